@@ -1,0 +1,49 @@
+"""Every error that rnnprune raises on purpose, and the exit code each one becomes.
+
+    RnnpruneError          the base: catch this to catch them all
+    ├── UsageError         2  the call itself is wrong: a flag, an argument, an impossible schedule
+    ├── InputRefused       3  a file is unsafe, corrupt or not what it claims to be
+    ├── GoalMissed         4  the work succeeded and the goal that was set for it did not
+    ├── Diverged           5  loss or weights are no longer finite
+    └── StorageError       6  nothing could be written: disk full, folder read-only, path taken
+
+A message says what was found, why that cannot go on, and what to do about it.
+"""
+
+from typing import ClassVar
+
+
+class RnnpruneError(Exception):
+    """Base of every error raised on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(RnnpruneError):
+    """The call cannot be carried out as it was written."""
+
+    exit_code = 2
+
+
+class InputRefused(RnnpruneError):
+    """A file was refused; nothing in it was executed."""
+
+    exit_code = 3
+
+
+class GoalMissed(RnnpruneError):
+    """The run finished, short of the goal set for it."""
+
+    exit_code = 4
+
+
+class Diverged(RnnpruneError):
+    """Loss, gradients or weights became NaN or infinite."""
+
+    exit_code = 5
+
+
+class StorageError(RnnpruneError):
+    """The output could not be written; what stood there before still stands."""
+
+    exit_code = 6

@@ -1,0 +1,1 @@
+"""Sparse modules that stand in for nn.RNN / nn.GRU / nn.LSTM / nn.Linear, and the choice of engine."""

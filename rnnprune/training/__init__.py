@@ -1,0 +1,1 @@
+"""The training loop. Knows tasks and pruning."""

@@ -1,0 +1,1 @@
+"""One verb per file: typed in, frozen dataclass out. Never prints."""
