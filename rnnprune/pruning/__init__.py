@@ -1,1 +1,1 @@
-"""Which weights go and when: schedules, saliency, granularity, masks and the loop-free Pruner. Knows tensors, not files."""
+"""Which weights go and when: schedules, saliency, masks and the loop-free Pruner. Knows tensors, not files."""

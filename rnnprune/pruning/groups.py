@@ -1,0 +1,134 @@
+"""Masked weights, and the groups that share one target: the arithmetic between a cut and the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnnprune.architecture import Role
+from rnnprune.pruning.masks import (
+    Block,
+    block_scores,
+    drop_count,
+    expand_blocks,
+    keep_most_salient,
+    quantile,
+)
+from rnnprune.pruning.options import BlockNorm, Scope, Selection
+from rnnprune.pruning.schedules import Cut
+
+ScoreOf = Callable[["MaskedWeight"], Tensor]
+
+
+@dataclass
+class MaskedWeight:
+    """One storage with its mask, and every tensor that views it whole (tied weights share one mask)."""
+
+    name: str
+    role: Role
+    tensors: list[Tensor]
+    mask: Tensor = field(init=False)  # bool [rows, cols], True = keep
+
+    def __post_init__(self) -> None:
+        self.mask = torch.ones_like(self.tensors[0], dtype=torch.bool)
+
+    @property
+    def weight(self) -> Tensor:
+        """The tensor whose values are masked, [rows, cols]."""
+        return self.tensors[0]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Zero the dropped weights in place: exactly +0.0, and also where they had become NaN."""
+        self.weight.masked_fill_(~self.mask, 0.0)
+
+
+class GroupUpdate(NamedTuple):
+    """What one cut did to one group."""
+
+    threshold: float  # the schedule's own, or the smallest saliency an exact cut kept
+    plain_sparsity: float  # where the schedule's threshold alone would have landed
+    guarded: bool  # that was beyond the target, so the guard held it there
+    revived: int  # weights (or blocks) that came back
+
+
+@dataclass
+class Group:
+    """Weights that are ranked against one another and reach the target together."""
+
+    name: str
+    members: list[MaskedWeight]
+    block: Block
+    block_norm: BlockNorm
+
+    def scores(self, score_of: ScoreOf) -> Tensor:
+        """Every member's block scores, flattened into one vector in a fixed order."""
+        return torch.cat(
+            [block_scores(score_of(member), self.block, self.block_norm).flatten() for member in self.members]
+        )
+
+    def kept(self) -> Tensor:
+        """The present mask of the blocks, in the order of `scores`."""
+        corners = [member.mask[:: self.block.rows, :: self.block.cols] for member in self.members]
+        return torch.cat([corner.flatten() for corner in corners])
+
+    def quantile(self, score_of: ScoreOf, share: float) -> float:
+        """q of equation 1: the score below which `share` of the group lies."""
+        return quantile(self.scores(score_of), share)
+
+    def cut(self, cut: Cut, target: float, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
+        """Make the cut; without `revive` what is dropped stays dropped."""
+        was_kept, scores = self.kept(), self.scores(score_of)
+        if not revive:
+            scores = scores.masked_fill(~was_kept, -1.0)  # below every true score
+
+        plain = None if cut.threshold is None else scores >= cut.threshold
+        guarded = plain is not None and int(plain.sum()) < scores.numel() - drop_count(target, scores.numel())
+        exact = target if guarded and cut.sparsity is None else cut.sparsity
+        if exact is not None:
+            kept = keep_most_salient(scores, scores.numel() - drop_count(exact, scores.numel()))
+        elif plain is not None:
+            kept = plain
+        if not revive:
+            kept = kept & was_kept  # ties among dropped weights must not bring one back
+        self._set_masks(kept)
+
+        landed = kept if plain is None else plain
+        smallest_kept = float(scores[kept].amin()) if kept.any() else float("inf")
+        return GroupUpdate(
+            threshold=smallest_kept if cut.threshold is None else cut.threshold,
+            plain_sparsity=1.0 - int(landed.sum()) / landed.numel(),
+            guarded=guarded,
+            revived=int((kept & ~was_kept).sum()),
+        )
+
+    def _set_masks(self, kept: Tensor) -> None:
+        grids = [member.mask[:: self.block.rows, :: self.block.cols] for member in self.members]
+        for member, grid, part in zip(
+            self.members, grids, torch.split(kept, [grid.numel() for grid in grids]), strict=True
+        ):
+            rows, cols = member.weight.shape
+            member.mask = expand_blocks(part.reshape(grid.shape), self.block, (rows, cols))
+
+
+def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list[Group]:
+    """One group per tensor, per type of layer (recurrent with its inputs, linear), or one for the whole model."""
+    names: Mapping[Scope, Callable[[MaskedWeight], str]] = {
+        "tensor": lambda weight: weight.name,
+        "type": lambda weight: weight.role if weight.role in ("linear", "unknown") else "recurrent",
+        "model": lambda _: "model",
+    }
+    members: dict[str, list[MaskedWeight]] = {}
+    for weight in weights:
+        members.setdefault(names[selection.scope](weight), []).append(weight)
+    return [Group(name, group, Block(*selection.block), selection.block_norm) for name, group in members.items()]
+
+
+def sparsity_of(weights: Sequence[MaskedWeight]) -> float:
+    """Share of dropped weights over all of them together."""
+    total = sum(weight.mask.numel() for weight in weights)
+    return 1.0 - sum(int(weight.mask.sum()) for weight in weights) / total

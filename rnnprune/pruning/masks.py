@@ -1,0 +1,90 @@
+"""From saliency to masks: exact counts, stable ties, single weights or blocks. True keeps a weight.
+
+A block is a rectangle of the torch weight (rows x columns) that is kept or dropped whole; its score is its largest
+saliency, as in Block-Sparse Recurrent Neural Networks (Narang, Undersander, Diamos, 2017), or its L2 norm. Blocks at
+the edges of a shape that the block does not divide are cut off there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rnnprune.errors import Diverged, UsageError
+from rnnprune.pruning.options import BlockNorm
+
+
+class Block(NamedTuple):
+    """Rows x columns of a weight that are pruned together; 1x1 is a single weight."""
+
+    rows: int
+    cols: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.cols}"
+
+
+SINGLE_WEIGHT = Block(1, 1)
+
+
+def parse_block(text: str) -> Block:
+    """`16x1` -> Block(16, 1). Raises UsageError for anything else."""
+    rows, _, cols = text.partition("x")
+    if not (rows.isdecimal() and cols.isdecimal() and int(rows) > 0 and int(cols) > 0):
+        raise UsageError(f"--block takes ROWSxCOLUMNS, such as 16x1 or 8x4; found {text!r}")
+    return Block(int(rows), int(cols))
+
+
+def drop_count(target: float, count: int) -> int:
+    """How many of `count` weights (or blocks) a sparsity of `target` drops: round(target * count)."""
+    return round(target * count)
+
+
+def block_scores(
+    scores: Float[Tensor, "rows cols"], block: Block, norm: BlockNorm = "max"
+) -> Float[Tensor, "block_rows block_cols"]:
+    """One score per block."""
+    if block == SINGLE_WEIGHT:
+        return scores
+    rows, cols = scores.shape
+    # Scores are never negative, so padding with zeros changes neither the largest nor the norm.
+    padded = F.pad(scores, (0, -cols % block.cols, 0, -rows % block.rows))
+    blocks = padded.reshape(-(-rows // block.rows), block.rows, -(-cols // block.cols), block.cols)
+    return blocks.amax(dim=(1, 3)) if norm == "max" else blocks.square().sum(dim=(1, 3)).sqrt()
+
+
+def expand_blocks(
+    block_mask: Bool[Tensor, "block_rows block_cols"], block: Block, shape: tuple[int, int]
+) -> Bool[Tensor, "rows cols"]:
+    """The mask of the weights, from the mask of the blocks."""
+    if block == SINGLE_WEIGHT:
+        return block_mask
+    rows, cols = shape
+    return block_mask.repeat_interleave(block.rows, 0).repeat_interleave(block.cols, 1)[:rows, :cols].contiguous()
+
+
+def keep_most_salient(scores: Float[Tensor, " count"], keep: int) -> Bool[Tensor, " count"]:
+    """Keep exactly `keep` entries: the largest scores, and among equals the first. Same on every device.
+
+    Raises Diverged when a score is NaN, since no order exists then.
+    """
+    if torch.isnan(scores).any():
+        raise Diverged("a weight's saliency is NaN: the weights or the optimizer's moments have diverged")
+    if keep == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    # Not topk: which of several equal scores it returns differs between devices (pytorch#127196).
+    threshold = scores.kthvalue(scores.numel() - keep + 1).values
+    mask = scores > threshold
+    ties = (scores == threshold).nonzero().squeeze(1)
+    mask[ties[: keep - int(mask.sum())]] = True
+    return mask
+
+
+def quantile(scores: Float[Tensor, " count"], share: float) -> float:
+    """The score below which `share` of all scores lie (torch.quantile refuses more than 16 million elements)."""
+    rank = min(drop_count(share, scores.numel()) + 1, scores.numel())
+    return float(scores.kthvalue(rank).values)

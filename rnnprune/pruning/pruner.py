@@ -1,0 +1,224 @@
+"""The loop-free pruner: one call after `optimizer.step()`, for any training loop.
+
+    pruner = Pruner(model, optimizer, plan_schedule("cubic", total_steps=2000), target=0.9)
+    for batch in batches:
+        loss(model, batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        pruner.step()
+        optimizer.zero_grad()
+
+Masks live here, outside the model, one per storage; the model keeps its own plain parameters, so it deep-copies, saves
+and loads as before. Weights are masked in place, their gradients as they are accumulated (so clipping sees what the
+optimizer will), and the optimizer's moments at every mask update, since they would bring dropped weights back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rnnprune.errors import UsageError
+from rnnprune.pruning.groups import Group, GroupUpdate, MaskedWeight, group_weights, sparsity_of
+from rnnprune.pruning.options import SaliencyName, Selection, require_target
+from rnnprune.pruning.saliency import SALIENCIES
+from rnnprune.pruning.schedules import Gradual, Schedule
+from rnnprune.pruning.selection import Choice, choose, roles_of_module
+
+
+@dataclass(frozen=True)
+class PruningUpdate:
+    """One mask update. Shares are of all weights that are pruned, taken together."""
+
+    step: int
+    sparsity: float
+    groups: Mapping[str, GroupUpdate]
+
+    @property
+    def revived(self) -> int:
+        """Weights (or blocks) that came back at this update."""
+        return sum(group.revived for group in self.groups.values())
+
+
+class Pruner:
+    """Prunes a model while somebody else trains it.
+
+    model: any module; recurrent and linear weights are pruned, see `choices` for every tensor and its reason.
+    optimizer: the one that trains it; only its real steps count, not those that mixed precision skips.
+    schedule: see `plan_schedule`; steps are optimizer steps.
+    target: final share of zeros in every group, 0 < target < 1, reached exactly at `schedule.end_step`.
+    saliency: "magnitude", or "fisher" with Adam and its kin.
+    selection: which weights, and in which blocks.
+
+    Raises UsageError for a selection or a target that cannot work.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        *,
+        target: float = 0.9,
+        saliency: SaliencyName = "magnitude",
+        selection: Selection | None = None,
+    ) -> None:
+        require_target(target)
+        selection = selection or Selection()
+        self.schedule = schedule
+        self.target = target
+        self.step_count = 0
+        self._optimizer = optimizer
+        self._saliency = SALIENCIES[saliency]
+        self._weights, self.choices = masked_weights(model, optimizer, selection)
+        self._groups = group_weights(self._weights, selection)
+        self._quantiles: dict[str, float] = {}
+        self._optimizer_has_stepped = False
+        self._hooks = [optimizer.register_step_post_hook(self._note_step)]
+        for weight in self._weights:
+            for tensor in weight.tensors:
+                mask_gradient = partial(self._mask_gradient, weight)
+                self._hooks.append(tensor.register_post_accumulate_grad_hook(mask_gradient))  # type: ignore[no-untyped-call]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of dropped weights, over all that are pruned."""
+        return sparsity_of(self._weights)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Name -> bool mask, True = keep; tied weights under the first of their names."""
+        return {weight.name: weight.mask for weight in self._weights}
+
+    @property
+    def quantiles(self) -> dict[str, float]:
+        """q of equation 1 per group, as it was when the schedule first needed it."""
+        return dict(self._quantiles)
+
+    def step(self) -> PruningUpdate | None:
+        """Call right after `optimizer.step()`; gives the mask update if one fell on this step."""
+        if not self._optimizer_has_stepped:
+            return None
+        self._optimizer_has_stepped = False
+        self.step_count += 1
+        update = self._update_masks()
+        self._mask_weights()
+        if update is not None and not self._reviving:
+            self._mask_moments()
+        return update
+
+    def apply_to(self, model: nn.Module) -> None:
+        """Mask a copy of the model, such as an average of its weights: averages of sparse weights are not sparse."""
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            for weight in self._weights:
+                parameters[weight.name].masked_fill_(~weight.mask.to(parameters[weight.name].device), 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step, quantiles and masks: what a resumed run needs."""
+        return {"step": self.step_count, "quantiles": self.quantiles, "masks": self.masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()`; load model and optimizer first. Raises UsageError when the masks do not fit."""
+        masks: Mapping[str, Tensor] = state["masks"]
+        found, expected = ({name: tuple(mask.shape) for name, mask in each.items()} for each in (masks, self.masks))
+        if found != expected:
+            differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            raise UsageError(
+                f"the saved masks belong to another model or selection; they differ in {', '.join(differing)}"
+            )
+        self.step_count = int(state["step"])
+        self._quantiles = dict(state["quantiles"])
+        for weight in self._weights:
+            weight.mask = masks[weight.name].to(weight.weight.device, torch.bool).clone()
+        self._mask_weights()
+        if not self._reviving:
+            self._mask_moments()
+
+    def close(self) -> None:
+        """Take the hooks off the model and the optimizer; the weights stay as they are."""
+        for hook in self._hooks:
+            hook.remove()
+
+    @property
+    def _reviving(self) -> bool:
+        schedule = self.schedule
+        return isinstance(schedule, Gradual) and schedule.revive and self.step_count < schedule.end_step
+
+    def _score(self, weight: MaskedWeight) -> Tensor:
+        return self._saliency(weight.weight, self._optimizer.state.get(weight.weight, {}))
+
+    def _update_masks(self) -> PruningUpdate | None:
+        if self.schedule.cut_at(self.step_count, self.target, q=0.0) is None:
+            return None
+        revive = isinstance(self.schedule, Gradual) and self.schedule.revive
+        updates = {group.name: self._cut(group, revive) for group in self._groups}
+        return PruningUpdate(self.step_count, self.sparsity, updates)
+
+    def _cut(self, group: Group, revive: bool) -> GroupUpdate:
+        if group.name not in self._quantiles:
+            self._quantiles[group.name] = group.quantile(self._score, self.target)
+        cut = self.schedule.cut_at(self.step_count, self.target, self._quantiles[group.name])
+        assert cut is not None
+        return group.cut(cut, self.target, self._score, revive=revive)
+
+    def _note_step(self, *_: Any) -> None:
+        self._optimizer_has_stepped = True
+
+    def _mask_gradient(self, weight: MaskedWeight, parameter: Tensor) -> None:
+        if parameter.grad is not None and not self._reviving:
+            parameter.grad.masked_fill_(~weight.mask, 0.0)
+
+    def _mask_weights(self) -> None:
+        for weight in self._weights:
+            weight.apply()
+
+    def _mask_moments(self) -> None:
+        for weight in self._weights:
+            for tensor in weight.tensors:
+                for moment in self._optimizer.state.get(tensor, {}).values():
+                    if isinstance(moment, Tensor) and moment.shape == tensor.shape:
+                        moment.masked_fill_(~weight.mask, 0.0)
+
+
+def masked_weights(
+    model: nn.Module, optimizer: torch.optim.Optimizer, selection: Selection
+) -> tuple[list[MaskedWeight], list[Choice]]:
+    """The weights to mask, one per storage, and the choice made for every parameter."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    choices = [
+        choice
+        if not choice.pruned or id(parameters[choice.name]) in trained
+        else choice._replace(pruned=False, reason="frozen: the optimizer does not train it")
+        for choice in choose(roles_of_module(model), shapes, selection.include, selection.exclude)
+    ]
+    return tie(parameters, choices)
+
+
+def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[MaskedWeight], list[Choice]]:
+    """One masked weight per storage. A storage is pruned only when nothing that shares it is left out."""
+    sharers: dict[tuple[int, int], list[Choice]] = {}
+    for choice in choices:
+        tensor = tensors[choice.name]
+        sharers.setdefault((tensor.data_ptr(), tensor.numel()), []).append(choice)
+
+    weights, decided = [], []
+    for shared in sharers.values():
+        left_out = next((choice for choice in shared if not choice.pruned), None)
+        if left_out is None:
+            distinct = {id(tensors[choice.name]): tensors[choice.name] for choice in shared}
+            weights.append(MaskedWeight(shared[0].name, shared[0].role, list(distinct.values())))
+        decided += [
+            choice._replace(pruned=False, reason=f"tied to {left_out.name} ({left_out.reason})")
+            if choice.pruned and left_out is not None
+            else choice
+            for choice in shared
+        ]
+    return weights, decided

@@ -1,0 +1,47 @@
+"""How a model is trained, as plain data: no torch here, so that a command line starts at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from rnnprune.errors import UsageError
+
+OptimizerName = Literal["adam", "adamw", "sgd"]
+Decay = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimizer, learning rate and length of a training run.
+
+    Give `steps` (optimizer steps) or `epochs`, not both. `sgd` is SGD with Nesterov momentum 0.9, the paper's choice.
+    `clip_norm` bounds the norm of the gradients of the weights that are kept; 0 leaves them as they are.
+    """
+
+    steps: int | None = 1000
+    epochs: float | None = None
+    optimizer: OptimizerName = "adam"
+    lr: float = 1e-3
+    decay: Decay = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise UsageError("give either --steps or --epochs")
+        for flag, value in (("--steps", self.steps), ("--epochs", self.epochs), ("--lr", self.lr)):
+            if value is not None and not value > 0:
+                raise UsageError(f"{flag} must be above 0, found {value}")
+
+    def learning_rate(self, step: int, total_steps: int) -> float:
+        """The rate of optimizer step `step` (from 1): a linear warm-up over 2 % of all steps, then the decay to 0."""
+        warm_up = max(1, round(0.02 * total_steps))
+        if step <= warm_up:
+            return self.lr * step / warm_up
+        progress = (step - warm_up) / max(1, total_steps - warm_up)
+        if self.decay == "cosine":
+            return self.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return self.lr * (1.0 - progress) if self.decay == "linear" else self.lr
