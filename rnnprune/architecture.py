@@ -23,8 +23,9 @@ GATES: Mapping[Kind, str] = {"rnn": "h", "gru": "rzn", "lstm": "ifgo"}
 KIND_OF_GATE_COUNT: Mapping[int, Kind] = {len(gates): kind for kind, gates in GATES.items()}
 
 _RECURRENT_NAME = re.compile(
-    r"^(?:(?P<prefix>.*)\.)?(?P<tensor>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(?P<layer>\d+))?(?P<reverse>_reverse)?$"
+    r"^(?:(?P<prefix>.*)\.)?(?P<tensor>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(?P<layer>\d{1,4}))?(?P<reverse>_reverse)?$"
 )
+_EMBEDDING_NAME = re.compile(r"embed|(?:^|[._])embs?(?:[._\d]|$)")  # not the emb of "ensemble" or "member"
 _ROLE_OF_TENSOR: Mapping[str, Role] = {"weight_ih": "input", "weight_hh": "recurrent", "weight_hr": "projection"}
 
 
@@ -196,8 +197,6 @@ def roles_from_shapes(shapes: Mapping[str, Shape]) -> dict[str, Role]:
 def _role_by_shape(name: str, shapes: Mapping[str, Shape]) -> Role:
     shape = shapes[name]
     owner, _, leaf = name.rpartition(".")
-    if "emb" in name.lower():
-        return "embedding"
     if len(shape) <= 1:
         return "bias" if leaf.startswith("bias") else "norm" if leaf == "weight" else "unknown"
     if leaf == "weight" and len(shape) > 2:
@@ -205,4 +204,4 @@ def _role_by_shape(name: str, shapes: Mapping[str, Shape]) -> Role:
     bias = f"{owner}.bias" if owner else "bias"
     if leaf == "weight" and shapes.get(bias) == shape[:1]:
         return "linear"
-    return "unknown"
+    return "embedding" if _EMBEDDING_NAME.search(name.lower()) else "unknown"

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from rnnprune.architecture import Role
 from rnnprune.pruning.masks import (
-    Block,
     block_scores,
     drop_count,
     expand_blocks,
     keep_most_salient,
     quantile,
 )
-from rnnprune.pruning.options import BlockNorm, Scope, Selection
+from rnnprune.pruning.options import Block, BlockNorm, Scope, Selection
 from rnnprune.pruning.schedules import Cut
 
 ScoreOf = Callable[["MaskedWeight"], Tensor]
@@ -125,7 +124,7 @@ def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list
     members: dict[str, list[MaskedWeight]] = {}
     for weight in weights:
         members.setdefault(names[selection.scope](weight), []).append(weight)
-    return [Group(name, group, Block(*selection.block), selection.block_norm) for name, group in members.items()]
+    return [Group(name, group, selection.block, selection.block_norm) for name, group in members.items()]
 
 
 def sparsity_of(weights: Sequence[MaskedWeight]) -> float:

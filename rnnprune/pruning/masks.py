@@ -7,36 +7,13 @@ the edges of a shape that the block does not divide are cut off there.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rnnprune.errors import Diverged, UsageError
-from rnnprune.pruning.options import BlockNorm
-
-
-class Block(NamedTuple):
-    """Rows x columns of a weight that are pruned together; 1x1 is a single weight."""
-
-    rows: int
-    cols: int
-
-    def __str__(self) -> str:
-        return f"{self.rows}x{self.cols}"
-
-
-SINGLE_WEIGHT = Block(1, 1)
-
-
-def parse_block(text: str) -> Block:
-    """`16x1` -> Block(16, 1). Raises UsageError for anything else."""
-    rows, _, cols = text.partition("x")
-    if not (rows.isdecimal() and cols.isdecimal() and int(rows) > 0 and int(cols) > 0):
-        raise UsageError(f"--block takes ROWSxCOLUMNS, such as 16x1 or 8x4; found {text!r}")
-    return Block(int(rows), int(cols))
+from rnnprune.errors import Diverged
+from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm
 
 
 def drop_count(target: float, count: int) -> int:

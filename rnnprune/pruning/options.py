@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rnnprune.errors import UsageError
 
@@ -11,6 +11,27 @@ ScheduleName = Literal["gradual", "cubic", "hard"]
 SaliencyName = Literal["magnitude", "fisher"]
 BlockNorm = Literal["max", "l2"]
 Scope = Literal["tensor", "type", "model"]
+
+
+class Block(NamedTuple):
+    """Rows x columns of a weight that are pruned together; 1x1 is a single weight."""
+
+    rows: int
+    cols: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.cols}"
+
+
+SINGLE_WEIGHT = Block(1, 1)
+
+
+def parse_block(text: str) -> Block:
+    """`16x1` -> Block(16, 1). Raises UsageError for anything else."""
+    rows, _, cols = text.partition("x")
+    if not (rows.isdecimal() and cols.isdecimal() and int(rows) > 0 and int(cols) > 0):
+        raise UsageError(f"--block takes ROWSxCOLUMNS, such as 16x1 or 8x4; found {text!r}")
+    return Block(int(rows), int(cols))
 
 
 @dataclass(frozen=True)
@@ -37,11 +58,14 @@ class Selection:
     target: each "tensor", each "type" of layer, or the whole "model". Patterns are shell patterns such as `decoder.*`.
     """
 
-    block: tuple[int, int] = (1, 1)
+    block: Block = SINGLE_WEIGHT
     block_norm: BlockNorm = "max"
     scope: Scope = "tensor"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block", Block(*self.block))  # a plain (8, 4) is welcome
 
 
 @dataclass(frozen=True)

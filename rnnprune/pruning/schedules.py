@@ -37,9 +37,10 @@ class Gradual:
         t >= ramp:  eps = (theta (ramp - start + 1) + phi (t - ramp + 1)) / frequency
         theta = 2 q frequency / (2 (ramp - start) + 3 (end - ramp)),   phi = slope_ratio theta
 
-    slope_ratio is 1.5 to 2 in the paper. Its listing masks a weight before it tests it, so a pruned one never returns (`revive=False`).
-    Its prose lets a weight return when an optimizer update pushes it over the threshold (`revive=True`): pruned
-    weights then keep their gradients until `end_step`, and the updated value is tested before it is masked.
+    slope_ratio is 1.5 to 2 in the paper. Its listing masks a weight before it tests it, so a pruned one never
+    returns (`revive=False`, literal). Its prose lets a weight return when an optimizer update pushes it over the
+    threshold (`revive=True`): pruned weights then keep their gradients until `end_step`, and the updated value is
+    tested before it is masked.
     """
 
     start_step: int

@@ -7,12 +7,11 @@ imported or inherited. `rnnprune finetune CKPT --task my_task.py:make` finds it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-Goal = Literal["min", "max"]
-Split = Literal["validation", "test"]
+from rnnprune.tasks.options import Goal, Split
 
 
 @runtime_checkable
@@ -39,4 +38,4 @@ class Task(Protocol):
         """The training loss of one batch, a scalar."""
 
     def evaluate(self, model: nn.Module, split: Split) -> Mapping[str, float]:
-        """Every figure of the split, the one named `metric` among them. The model is in eval mode, without gradients."""
+        """Every figure of the split, the one named `metric` among them; called in eval mode, without gradients."""

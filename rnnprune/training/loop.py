@@ -1,10 +1,10 @@
-"""The training loop, written once: dense training, the dense control and the pruned run differ by their pruner alone."""
+"""The training loop, written once: dense training, the dense control and the pruned run differ by their pruner."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import nn
 
 from rnnprune.errors import Diverged, UsageError
 from rnnprune.pruning.pruner import Pruner, PruningUpdate
-from rnnprune.tasks.protocol import Split, Task
-from rnnprune.training.recipe import Recipe
+from rnnprune.tasks.options import Split
+from rnnprune.tasks.protocol import Task
+from rnnprune.training.recipe import DEFAULT_STEPS, Recipe
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def planned_steps(task: Task, recipe: Recipe) -> int:
     """Optimizer steps of the whole run. Raises UsageError for `--epochs` when the batches do not tell their number."""
-    if recipe.steps is not None:
-        return recipe.steps
-    assert recipe.epochs is not None
+    if recipe.epochs is None:
+        return recipe.steps or DEFAULT_STEPS
     batches = task.train_batches(epoch=0, seed=recipe.seed, rank=0, world_size=1)
     if not isinstance(batches, Sized):
         raise UsageError(
@@ -56,37 +56,32 @@ def train(
     model: nn.Module,
     task: Task,
     recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
     total_steps: int,
-    make_pruner: Callable[[nn.Module, torch.optim.Optimizer], Pruner] | None = None,
+    pruner: Pruner | None = None,
 ) -> Iterator[StepRecord]:
     """Train in place, one record per optimizer step. Gradients are masked as they are accumulated, then clipped.
 
     Raises Diverged at the first loss that is not finite: before the step, so the weights are still the last good ones.
     """
     torch.manual_seed(recipe.seed)
-    optimizer = build_optimizer(model, recipe)
-    pruner = make_pruner(model, optimizer) if make_pruner is not None else None
-    device = next(model.parameters()).device
+    device, sparsity = next(model.parameters()).device, 0.0
     model.train()
-    try:
-        for step, batch in enumerate(itertools.islice(_batches(task, recipe.seed), total_steps), start=1):
-            learning_rate = recipe.learning_rate(step, total_steps)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            optimizer.zero_grad(set_to_none=True)
-            loss = task.loss(model, to_device(batch, device))
-            if not math.isfinite(loss.item()):
-                raise Diverged(f"the loss is {loss.item()} at step {step}; try a lower --lr or a smaller --clip-norm")
-            loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            update = pruner.step() if pruner is not None else None
-            sparsity = pruner.sparsity if pruner is not None else 0.0
-            yield StepRecord(step, total_steps, loss.item(), learning_rate, sparsity, update)
-    finally:
-        if pruner is not None:
-            pruner.close()
+    for step, batch in enumerate(itertools.islice(_batches(task, recipe.seed), total_steps), start=1):
+        learning_rate = recipe.learning_rate(step, total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.zero_grad(set_to_none=True)
+        loss = task.loss(model, to_device(batch, device))
+        if not math.isfinite(loss.item()):
+            raise Diverged(f"the loss is {loss.item()} at step {step}; try a lower --lr or a smaller --clip-norm")
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+        update = pruner.step() if pruner is not None else None
+        sparsity = sparsity if update is None else update.sparsity
+        yield StepRecord(step, total_steps, loss.item(), learning_rate, sparsity, update)
 
 
 def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:

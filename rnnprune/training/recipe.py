@@ -11,16 +11,18 @@ from rnnprune.errors import UsageError
 OptimizerName = Literal["adam", "adamw", "sgd"]
 Decay = Literal["cosine", "linear", "constant"]
 
+DEFAULT_STEPS = 1000
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Optimizer, learning rate and length of a training run.
 
-    Give `steps` (optimizer steps) or `epochs`, not both. `sgd` is SGD with Nesterov momentum 0.9, the paper's choice.
-    `clip_norm` bounds the norm of the gradients of the weights that are kept; 0 leaves them as they are.
+    Give `steps` (optimizer steps), `epochs`, or neither for DEFAULT_STEPS. `sgd` is SGD with Nesterov momentum 0.9, the
+    paper's choice. `clip_norm` bounds the norm of the gradients of the weights that are kept; 0 leaves them alone.
     """
 
-    steps: int | None = 1000
+    steps: int | None = None
     epochs: float | None = None
     optimizer: OptimizerName = "adam"
     lr: float = 1e-3
@@ -30,8 +32,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.epochs is None):
-            raise UsageError("give either --steps or --epochs")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("--steps and --epochs both say how long to train; give one of them")
         for flag, value in (("--steps", self.steps), ("--epochs", self.epochs), ("--lr", self.lr)):
             if value is not None and not value > 0:
                 raise UsageError(f"{flag} must be above 0, found {value}")

@@ -1,0 +1,97 @@
+"""`export`, `report`, `bench`, `evaluate`: the commands that look at models and ship them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rnnprune.cli import options as o
+from rnnprune.cli.app import app
+from rnnprune.formats.options import ExportFormat, Values
+from rnnprune.tasks.options import Split
+
+Source = Annotated[Path | None, typer.Argument(help="A run folder or a file; the newest run here if not given.")]
+
+
+@app.command("export", context_settings=o.SETTINGS)
+def export(
+    source: Source = None,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="csr: a file as small as the model is sparse.")
+    ] = "csr",
+    values: Annotated[Values, typer.Option("--values", help="Number format of the matrices.")] = "fp32",
+    out: o.Out = None,
+    json: o.Json = False,
+    config: o.Config = None,
+) -> None:
+    """Write a sparse (or plain dense) safetensors file, and read it back to compare before calling it done."""
+    from rnnprune.cli import render
+    from rnnprune.workflows import export as workflow
+
+    result = workflow.export(source, form, values, out)
+    render.tell_subject(source, result.source)
+    render.show(result, json)
+
+
+@app.command("report", context_settings=o.SETTINGS)
+def report(source: Source = None, json: o.Json = False, config: o.Config = None) -> None:
+    """Every tensor of a file: pruned or why not, nonzeros, and its bytes in every form."""
+    from rnnprune.cli import render
+    from rnnprune.workflows import report as workflow
+
+    result = workflow.report(source)
+    render.tell_subject(source, result.path)
+    render.show(result, json)
+
+
+@app.command("bench", context_settings=o.SETTINGS)
+def bench(
+    source: Source = None,
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes: 1,16.")] = "1",
+    threads: Annotated[str | None, typer.Option("--threads", help="Thread counts: 1,2.")] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Time steps of a sequence.")] = 100,
+    rounds: Annotated[int, typer.Option("--rounds", help="Timed rounds; every engine runs once in each.")] = 20,
+    engines: Annotated[str | None, typer.Option("--engines", help="Only these: torch-csr,scipy-csr.")] = None,
+    json: o.Json = False,
+    config: o.Config = None,
+) -> None:
+    """Time this model's recurrent layers, dense against sparse, the rivals interleaved."""
+    from rnnprune.cli import render
+    from rnnprune.workflows import bench as workflow
+
+    request = workflow.BenchRequest(
+        path=source,
+        batches=o.integers("--batch", batch),
+        threads=() if threads is None else o.integers("--threads", threads),
+        steps=steps,
+        rounds=rounds,
+        engines=tuple(engines.split(",")) if engines else (),
+    )
+    result = workflow.bench(request)
+    render.tell_subject(source, result.path)
+    render.show(result, json)
+
+
+@app.command("evaluate", context_settings=o.SETTINGS)
+def evaluate(
+    source: Source = None,
+    task: o.TaskSpec = None,
+    data: o.Data = None,
+    split: Annotated[Split, typer.Option("--split", help="Which part of the data.")] = "test",
+    device: o.Device = "cpu",
+    threads: o.Threads = None,
+    json: o.Json = False,
+    config: o.Config = None,
+) -> None:
+    """The task's metric of a run, a checkpoint or a sparse file."""
+    from rnnprune.cli import render
+    from rnnprune.workflows import evaluate as workflow
+    from rnnprune.workflows import machine
+    from rnnprune.workflows.subject import TaskChoice
+
+    machine.set_threads(threads)
+    result = workflow.evaluate(source, TaskChoice(task, data), split, device)
+    render.tell_subject(source, result.path)
+    render.show(result, json)

@@ -1,0 +1,89 @@
+"""The flags, each written once: those that mean the same on every command share one definition here."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rnnprune.errors import UsageError
+from rnnprune.training.recipe import OptimizerName
+
+SETTINGS = {"auto_envvar_prefix": "RNNPRUNE"}  # RNNPRUNE_TARGET=0.9 stands for --target 0.9 on every command
+
+MODEL, TRAINING, PRUNING, OUTPUT = "Model and task", "Training", "Pruning", "Output"
+
+
+def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the keys of a TOML file the command's defaults. UsageError for an unknown key, with a suggestion."""
+    if path is None:
+        return None
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: not valid TOML: {error}") from error
+    known = {parameter.name for parameter in ctx.command.params if parameter.name} - {"config"}
+    settings = {key.replace("-", "_"): value for key, value in settings.items()}
+    for key in settings.keys() - known:
+        close = difflib.get_close_matches(key, sorted(known), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+        raise UsageError(f"--config {path}: unknown key {key!r} for `{ctx.info_name}`{hint}")
+    ctx.default_map = {**settings, **(ctx.default_map or {})}
+    return path
+
+
+def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_envvar=False, **more)
+
+
+Config = Annotated[
+    Path | None,
+    _option("--config", help="TOML file with defaults.", panel=OUTPUT, is_eager=True, callback=load_config),
+]
+
+
+def pruning(name: str, help: str, **more: Any) -> Any:
+    """An option of the pruning panel."""
+    return _option(name, help=help, panel=PRUNING, **more)
+
+
+def training(name: str, help: str) -> Any:
+    """An option of the training panel."""
+    return _option(name, help=help, panel=TRAINING)
+
+
+def integers(flag: str, text: str) -> tuple[int, ...]:
+    """`1,16` -> (1, 16). Raises UsageError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{flag} takes whole numbers such as 1,16; found {text!r}") from error
+
+
+Json = Annotated[bool, _option("--json", help="Print one JSON object on stdout.", panel=OUTPUT)]
+Out = Annotated[Path | None, _option("--out", help="Where to write.", panel=OUTPUT)]
+Overwrite = Annotated[bool, _option("--overwrite", help="Replace a finished run.", panel=OUTPUT)]
+Device = Annotated[str, _option("--device", help="cpu or cuda.", panel=MODEL)]
+Threads = Annotated[int | None, _option("--threads", help="CPU threads; torch's choice if not given.", panel=MODEL)]
+TaskSpec = Annotated[str | None, _option("--task", help="Your own task: my_task.py:make.", panel=MODEL)]
+Data = Annotated[Path | None, _option("--data", help="Data of the task, where it is not where it was.", panel=MODEL)]
+BatchSize = Annotated[
+    int | None, _option("--batch-size", help="Of a built-in task.", panel=TRAINING, show_default="32")
+]
+SeqLen = Annotated[int | None, _option("--seq-len", help="Of a built-in task.", panel=TRAINING, show_default="100")]
+
+Steps = Annotated[int | None, _option("--steps", help="Optimizer steps.", panel=TRAINING, show_default="1000")]
+Epochs = Annotated[float | None, _option("--epochs", help="Instead of --steps.", panel=TRAINING)]
+LearningRate = Annotated[float, _option("--lr", help="Peak learning rate.", panel=TRAINING)]
+Optimizer = Annotated[OptimizerName, _option("--optimizer", help="adam, adamw, sgd (Nesterov, 0.9).", panel=TRAINING)]
+Seed = Annotated[int, _option("--seed", help="Of weights, data order and dropout.", panel=TRAINING)]
+
+Target = Annotated[float, _option("--target", help="Share of zeros in every pruned matrix.", panel=PRUNING)]
+Block = Annotated[str, _option("--block", help="Prune rows x columns together: 16x1, 8x4.", panel=PRUNING)]
+Include = Annotated[list[str] | None, _option("--include", help="Also prune these: 'decoder.*'.", panel=PRUNING)]
+Exclude = Annotated[list[str] | None, _option("--exclude", help="Never prune these.", panel=PRUNING)]

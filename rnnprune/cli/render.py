@@ -1,0 +1,172 @@
+"""Results for people (tables on stdout) or for programs (one JSON object on stdout); remarks go to stderr."""
+
+from __future__ import annotations
+
+import sys
+from functools import singledispatch
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+from rnnprune.formats.run_folder import dump_plain
+from rnnprune.workflows.bench import Benchmark
+from rnnprune.workflows.evaluate import Evaluation
+from rnnprune.workflows.export import Exported
+from rnnprune.workflows.finetune import FinetuneResult
+from rnnprune.workflows.prune import Pruned
+from rnnprune.workflows.report import Report, TensorReport
+from rnnprune.workflows.train import Trained
+
+WIDTH_OFF_TERMINAL = 120
+SCHEMA = 1
+
+
+class Result(Protocol):
+    """What every workflow returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `--json`."""
+
+
+def show(result: Result, json: bool) -> None:
+    """Print a result, as one JSON object or for a person."""
+    if json:
+        print(dump_plain({"schema": SCHEMA, **result.to_json()}))
+    else:
+        _print(result)
+
+
+def tell_subject(asked: Path | None, found: Path) -> None:
+    """Say which run was taken when the command named none."""
+    if asked is None:
+        print(f"newest run: {found}", file=sys.stderr)
+
+
+def human_bytes(count: int) -> str:
+    """`3.2 MB`, in powers of 1000."""
+    if count < 1000:
+        return f"{count} B"
+    size, units = float(count), iter(("kB", "MB", "GB", "TB"))
+    unit = ""
+    while size >= 1000:
+        size, unit = size / 1000, next(units)
+    return f"{size:.3g} {unit}"
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OFF_TERMINAL)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """The first column holds names; all others are figures."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(columns[0], overflow="fold")
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+@singledispatch
+def _print(result: Any) -> None:
+    raise TypeError(f"no rendering for {type(result).__name__}")
+
+
+@_print.register
+def _(result: Trained) -> None:
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
+    print(f"{result.path}: {result.parameters:,} parameters, {result.steps} steps in {result.seconds:.0f} s, {figures}")
+
+
+@_print.register
+def _(result: FinetuneResult) -> None:
+    metric = result.metric
+    table = _table(f"{metric.name} ({'lower' if metric.goal == 'min' else 'higher'} is better)", "test split")
+    table.add_row("dense, before", f"{metric.dense:.4g}")
+    if metric.dense_control is not None:
+        table.add_row("dense, trained on for the same steps", f"{metric.dense_control:.4g}")
+    table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
+    _console().print(table)
+    print(
+        f"{result.run}: {result.steps} steps in {result.seconds:.0f} s; next: rnnprune export {result.run} --format csr"
+    )
+
+
+@_print.register
+def _(result: Pruned) -> None:
+    table = _table("pruned tensor", "zeros")
+    for name, sparsity in result.per_tensor.items():
+        table.add_row(name, f"{sparsity:.2%}")
+    _console().print(table)
+    print(
+        f"{result.run}: {result.achieved:.2%} zeros, nothing trained; next: rnnprune export {result.run} --format csr"
+    )
+
+
+@_print.register
+def _(result: Exported) -> None:
+    share = result.bytes / result.dense_bytes
+    print(
+        f"{result.path}: {human_bytes(result.bytes)}, {share:.1%} of {human_bytes(result.dense_bytes)} dense fp32; "
+        "read back and compared"
+    )
+    if result.underflowed:
+        print(f"{result.underflowed} values too small for {result.values} became zero", file=sys.stderr)
+
+
+@_print.register
+def _(result: Evaluation) -> None:
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
+    print(f"{result.path}: {figures} on the {result.split} split ({result.engine})")
+
+
+@_print.register
+def _(result: Report) -> None:
+    table = _table("tensor", "shape", "nonzeros", "zeros", "dense", "CSR", "bitmask", "in file", "in memory", "pruned?")
+    table.columns[-1].justify = "left"
+    for tensor in (*result.tensors, result.total):
+        table.add_row(*_report_cells(tensor))
+    for stack in result.stacks:
+        print(stack)
+    _console().print(table)
+    for alias, name in result.aliases.items():
+        print(f"{alias} is tied to {name}")
+    for note in result.notes:
+        print(note)
+    print(f"{result.file}: {human_bytes(result.file_bytes)} on disk; dense, CSR and bitmask count float32 values")
+
+
+def _report_cells(tensor: TensorReport) -> list[str]:
+    shape = "" if tensor.name == "total" else "x".join(map(str, tensor.shape))
+    sizes = (getattr(tensor.bytes, each) for each in ("dense", "csr", "bitmask", "file", "runtime"))
+    reason = tensor.reason if not tensor.pruned else f"yes: {tensor.reason}" if tensor.reason else ""
+    return [tensor.name, shape, f"{tensor.nnz:,}", f"{tensor.sparsity:.2%}", *map(human_bytes, sizes), reason]
+
+
+@_print.register
+def _(result: Benchmark) -> None:
+    table = _table("work", "batch", "threads", "engine", "median us", "quartiles", "x dense", "max error")
+    for row in result.rows:
+        work = (
+            f"{row.op} {row.shape}" + (f", {row.steps} steps" if row.steps > 1 else "") + f", {row.sparsity:.1%} zeros"
+        )
+        timing = row.timing
+        table.add_row(
+            work,
+            str(row.batch),
+            str(row.threads),
+            row.engine,
+            f"{timing.median_us:,.1f}",
+            f"{timing.iqr_us:,.1f}",
+            f"{row.vs_dense:.2f}",
+            f"{row.max_error:.1e}",
+        )
+    _console().print(table)
+    for remark in result.left_out:
+        print(f"left out: {remark}")
+    machine = result.machine
+    print(
+        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; x dense: above 1 is faster than dense"
+    )

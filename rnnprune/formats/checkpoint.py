@@ -1,0 +1,125 @@
+"""The safe checkpoint reader: any dense checkpoint of torch or numpy in, names and tensors out, no code run.
+
+torch files are read with `weights_only=True` alone. There is no fallback: the fallback is the hole.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnprune.errors import InputRefused
+from rnnprune.formats.container import check_aliases, in_order, parse_json_object, read_container
+from rnnprune.formats.kinds import COPY_AGAIN, Kind, detect_kind, names_code, refusal, storage_sizes, unknown_protocol
+from rnnprune.formats.normalise import OWN_KEY, Refused, clean_names, find_tensors, plain_tensors, split_ties
+from rnnprune.formats.npz import read_npz
+from rnnprune.formats.sparse import densify, read_sparse
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds, under torch's own names.
+
+    tensors: canonical names only, contiguous, on the CPU, in the dtype of the file; file-backed where the kind allows.
+    aliases: further names of tied tensors -> their name in `tensors`.
+    metadata: the plain dict that rnnprune left in its own checkpoints, {} in anyone else's.
+    notes: what was normalised, one sentence each.
+    """
+
+    path: Path
+    kind: Kind
+    tensors: dict[str, Tensor]
+    aliases: dict[str, str]
+    metadata: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors under every one of their names, as `load_state_dict(strict=True)` wants them."""
+        return self.tensors | {alias: self.tensors[name] for alias, name in self.aliases.items()}
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A file as it was stored, before names are normalised."""
+
+    tree: Mapping[Any, Any]
+    metadata: dict[str, Any]
+    notes: list[str]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a dense checkpoint; InputRefused names the file, what was found and the conversion to run.
+
+    Accepted: safetensors (our sparse files too, made dense), torch zip, legacy torch pickle, numpy .npz. Raises
+    UsageError when there is no such file.
+    """
+    kind = detect_kind(path)
+    content = _read(path, kind)
+    try:
+        found = find_tensors(content.tree)
+        sizes = storage_sizes(path) if kind == "torch zip" else None
+        plain = plain_tensors(found.tensors, path.stat().st_size, sizes)
+        cleaned = clean_names(plain)
+    except Refused as refused:
+        raise refusal(path, refused.found, refused.remedy) from refused
+    except RecursionError as error:
+        raise refusal(path, "mappings nested thousands deep", "save a flat state dict") from error
+    tensors, aliases = split_ties(cleaned.tensors)
+    if not tensors:
+        raise refusal(path, "no named tensors in it", "save the model's `state_dict()`")
+    notes = (*content.notes, *found.notes, *cleaned.notes)
+    return Checkpoint(path, kind, tensors, aliases, content.metadata, notes)
+
+
+def _read(path: Path, kind: Kind) -> _Content:
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    if kind == "npz":
+        tensors, notes = read_npz(path)
+        return _Content(tensors, {}, notes)
+    tree = _load_torch(path, kind)
+    if not isinstance(tree, Mapping):
+        raise refusal(path, f"a {type(tree).__name__} instead of named tensors", "save the model's `state_dict()`")
+    own = tree.get(OWN_KEY)
+    return _Content(tree, own if isinstance(own, dict) else {}, [])
+
+
+def _read_safetensors(path: Path) -> _Content:
+    arrays, header = read_container(path)
+    if "rnnprune_format" in header:
+        sparse = read_sparse(path)
+        note = "This is a sparse file; its matrices were made dense again."
+        return _Content(densify(sparse), sparse.metadata, [note])
+    own = parse_json_object(path, header, OWN_KEY)
+    aliases = check_aliases(path, own.pop("aliases", {}), arrays)
+    arrays = in_order(arrays, own.pop("order", []))
+    return _Content(arrays | {alias: arrays[name] for alias, name in aliases.items()}, own, [])
+
+
+def _load_torch(path: Path, kind: Kind) -> object:
+    """torch.load of plain data; whatever the weights-only unpickler stumbles over becomes one refusal."""
+    mapped = kind == "torch zip" and path.suffix != ".safetensors"  # given a path, torch.load goes by that suffix
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # deprecations inside torch that no reader of a checkpoint can act on
+            return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:
+        raise _torch_refusal(path, error) from None
+
+
+def _torch_refusal(path: Path, error: Exception) -> InputRefused:
+    text = str(error)
+    if named := re.search(r"GLOBAL ([\w.]+)", text):
+        return names_code(path, named[1])
+    if re.search(r"Unsupported operand 149\b", text):  # FRAME, with which protocols 4 and 5 begin
+        return unknown_protocol(path)
+    told = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.search(r"(.*\S)\s*$", text)
+    reason = told[1] if told else type(error).__name__
+    return refusal(path, f"a damaged torch checkpoint ({reason[:200]})", COPY_AGAIN)

@@ -1,0 +1,189 @@
+"""`rnnprune finetune`: gradual pruning of a trained dense checkpoint, into a run folder."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from torch import nn
+
+from rnnprune.errors import StorageError, UsageError
+from rnnprune.formats.run_folder import METRICS, create_run_folder, dump_plain
+from rnnprune.pruning.options import PruningOptions
+from rnnprune.pruning.pruner import Pruner
+from rnnprune.pruning.schedules import plan_schedule
+from rnnprune.tasks.options import Goal, Split
+from rnnprune.tasks.protocol import Task
+from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
+from rnnprune.training.recipe import Recipe
+from rnnprune.workflows.machine import find_device
+from rnnprune.workflows.run_output import Story, write_run
+from rnnprune.workflows.subject import TaskChoice, find_task, load_model, open_subject
+
+Phase = Literal["control", "pruning"]
+Figures = dict[str, float]
+CURVE_POINTS = 200  # training lines in metrics.jsonl, beside one for every mask update
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """Everything a fine-tuning run is told. `out` None: `<stem>-s<target in percent>` in the current folder."""
+
+    checkpoint: Path
+    task: TaskChoice = field(default_factory=TaskChoice)
+    pruning: PruningOptions = field(default_factory=PruningOptions)
+    recipe: Recipe = field(default_factory=Recipe)
+    control: bool = False
+    out: Path | None = None
+    overwrite: bool = False
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure before and after; `dense_control` is the dense model fine-tuned for the same steps."""
+
+    name: str
+    goal: Goal
+    dense: float
+    dense_control: float | None
+    sparse: float
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a fine-tuning run left behind."""
+
+    run: Path
+    target: float
+    achieved: float
+    per_tensor: dict[str, float]
+    metric: Metric
+    steps: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `--json`."""
+        return {
+            "run": str(self.run),
+            "sparsity": {
+                "target": self.target,
+                "achieved": self.achieved,
+                "per_tensor": self.per_tensor,
+            },
+            "metric": asdict(self.metric),
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+
+class Observer:
+    """What a caller may watch while the run goes on; override what is of interest."""
+
+    def step(self, phase: Phase, record: StepRecord) -> None:
+        """After every optimizer step."""
+
+    def figures(self, label: str, figures: Figures) -> None:
+        """After scoring "dense", "dense_control" or "sparse" on the test split."""
+
+
+def finetune(request: FinetuneRequest, observer: Observer | None = None) -> FinetuneResult:
+    """Prune while training, score the dense model before and the sparse one after, and write the run folder."""
+    observer, began = observer or Observer(), time.perf_counter()
+    _require_moments(request)
+    subject = open_subject(request.checkpoint)
+    task = find_task(subject, request.task, "finetune")
+    model = load_model(task, subject).to(find_device(request.device))
+    total_steps = planned_steps(task, request.recipe)
+    schedule = plan_schedule(request.pruning.schedule, total_steps, request.pruning.timing)
+    control = copy.deepcopy(model) if request.control else None
+    optimizer = build_optimizer(model, request.recipe)
+    options = request.pruning
+    pruner = Pruner(
+        model, optimizer, schedule, target=options.target, saliency=options.saliency, selection=options.selection
+    )
+    run = request.out or default_run(request.checkpoint, options.target)
+    create_run_folder(run, overwrite=request.overwrite)
+
+    figures = {"dense": _score(model, task, observer, "dense")}
+    with _open_metrics(run) as curve:
+        if control is not None:
+            control_optimizer = build_optimizer(control, request.recipe)
+            for record in train(control, task, request.recipe, control_optimizer, total_steps):
+                _observe("control", record, curve, observer)
+            figures["dense_control"] = _score(control, task, observer, "dense_control")
+        for record in train(model, task, request.recipe, optimizer, total_steps, pruner):
+            _observe("pruning", record, curve, observer)
+    pruner.close()
+    figures["sparse"] = _score(model, task, observer, "sparse")
+
+    metric = _metric(task, figures)
+    seconds = time.perf_counter() - began
+    story = Story(
+        subject=subject,
+        task=request.task.spec or subject.task_metadata["task"],
+        pruning={**asdict(options), "schedule": {"name": options.schedule, **asdict(schedule)}},
+        recipe={**asdict(request.recipe), "steps": total_steps},
+        metric=asdict(metric),
+        figures=figures,
+        seconds=seconds,
+    )
+    written = write_run(run, model, pruner.choices, story)
+    return FinetuneResult(run, options.target, written.achieved, written.per_tensor, metric, total_steps, seconds)
+
+
+def default_run(checkpoint: Path, target: float) -> Path:
+    """`<stem>-s<target in percent>` in the current folder."""
+    return Path(f"{checkpoint.resolve().stem}-s{target * 100:g}")
+
+
+def _require_moments(request: FinetuneRequest) -> None:
+    if request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
+        raise UsageError(
+            "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; "
+            "use --saliency magnitude, or --optimizer adam"
+        )
+
+
+def _score(model: nn.Module, task: Task, observer: Observer, label: str) -> dict[Split, Figures]:
+    splits: tuple[Split, ...] = ("validation", "test")
+    figures = {split: evaluate(model, task, split) for split in splits}
+    observer.figures(label, figures["test"])
+    return figures
+
+
+def _metric(task: Task, figures: dict[str, dict[Split, Figures]]) -> Metric:
+    test = {label: splits["test"][task.metric] for label, splits in figures.items()}
+    return Metric(task.metric, task.goal, test["dense"], test.get("dense_control"), test["sparse"])
+
+
+@contextmanager
+def _open_metrics(run: Path) -> Iterator[TextIO]:
+    try:
+        with (run / METRICS).open("w", encoding="utf-8") as curve:
+            yield curve
+    except OSError as error:
+        raise StorageError(f"{run / METRICS} cannot be written: {error.strerror}; free some space") from error
+
+
+def _observe(phase: Phase, record: StepRecord, curve: TextIO, observer: Observer) -> None:
+    """Tell the observer, and write the curve: every mask update, and about CURVE_POINTS steps besides."""
+    observer.step(phase, record)
+    if record.update is None and record.step % max(1, record.total_steps // CURVE_POINTS):
+        return
+    line: dict[str, Any] = {
+        "phase": phase,
+        "step": record.step,
+        "loss": record.loss,
+        "lr": record.learning_rate,
+        "sparsity": record.sparsity,
+    }
+    if record.update is not None:
+        line["groups"] = {name: group._asdict() for name, group in record.update.groups.items()}
+    curve.write(dump_plain(line) + "\n")
+    curve.flush()

@@ -1,0 +1,146 @@
+"""`rnnprune report`: what is in a file, tensor by tensor, and how many bytes it takes in every form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rnnprune.architecture import Shape, find_stacks, roles_from_shapes
+from rnnprune.formats.sparse import is_sparse_file, read_sparse
+from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes
+from rnnprune.kernels.torch_csr import packed_nbytes
+from rnnprune.pruning.selection import PRUNED_BY_DEFAULT
+from rnnprune.workflows.subject import Subject, open_subject
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """One tensor's bytes: dense, CSR and bitmask as float32; in this file; packed in memory by engine torch-csr."""
+
+    dense: int
+    csr: int
+    bitmask: int
+    file: int
+    runtime: int
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor: whether this project pruned it, and why or why not."""
+
+    name: str
+    shape: Shape
+    pruned: bool
+    reason: str
+    nnz: int
+    sparsity: float
+    bytes: Bytes
+
+
+@dataclass(frozen=True)
+class Report:
+    """Every tensor once (tied names are aliases), the recurrent stacks, and the file on disk."""
+
+    path: Path
+    file: Path
+    file_bytes: int
+    stacks: tuple[str, ...]
+    tensors: tuple[TensorReport, ...]
+    aliases: dict[str, str]
+    notes: tuple[str, ...]
+
+    @property
+    def total(self) -> TensorReport:
+        """All tensors together."""
+        return _sum("total", self.tensors)
+
+    @property
+    def pruned(self) -> TensorReport:
+        """The pruned tensors together."""
+        return _sum("pruned", [tensor for tensor in self.tensors if tensor.pruned])
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `--json`."""
+        total, pruned = self.total, self.pruned
+        return {
+            "file": str(self.file),
+            "tensors": [asdict(tensor) | {"shape": list(tensor.shape)} for tensor in self.tensors],
+            "total": {
+                "nnz": total.nnz,
+                "sparsity": total.sparsity,
+                "bytes": asdict(total.bytes),
+                "on_disk": self.file_bytes,
+            },
+            "pruned": {"nnz": pruned.nnz, "sparsity": pruned.sparsity, "bytes": asdict(pruned.bytes)},
+            "stacks": list(self.stacks),
+            "aliases": self.aliases,
+            "notes": list(self.notes),
+        }
+
+
+def report(path: Path | None) -> Report:
+    """Read a run folder, any checkpoint or a sparse file; no task, no user code."""
+    subject = open_subject(path)
+    file = subject.checkpoint.path
+    stored = _stored(subject)
+    reasons = _reasons(subject)
+    tensors = tuple(_describe(name, tensor, *reasons[name]) for name, tensor in stored.items())
+    return Report(
+        path=subject.path,
+        file=file,
+        file_bytes=file.stat().st_size,
+        stacks=tuple(f"{stack.prefix or 'top level'}: {stack.label}" for stack in subject.stacks),
+        tensors=tensors,
+        aliases=dict(subject.checkpoint.aliases),
+        notes=subject.checkpoint.notes,
+    )
+
+
+def _stored(subject: Subject) -> Mapping[str, Csr | Tensor]:
+    file = subject.checkpoint.path
+    return read_sparse(file).tensors if is_sparse_file(file) else subject.checkpoint.tensors
+
+
+def _reasons(subject: Subject) -> dict[str, tuple[bool, str]]:
+    """Pruned or not and why: as the pruning run recorded it, else what a run with default settings would decide."""
+    recorded = subject.checkpoint.metadata.get("choices", {})
+    problems = find_stacks(subject.shapes).problems
+    reasons = {}
+    for name, role in roles_from_shapes(subject.shapes).items():
+        choice = recorded.get(name, {}) if isinstance(recorded, dict) else {}
+        if isinstance(choice, dict) and isinstance(choice.get("reason"), str):
+            reasons[name] = (choice.get("pruned") is True, choice["reason"])
+        elif role in PRUNED_BY_DEFAULT:
+            reasons[name] = (False, f"{role} weight, not pruned yet")
+        else:
+            reasons[name] = (False, problems.get(name, f"{role}: not pruned by default"))
+    return reasons
+
+
+def _describe(name: str, tensor: Csr | Tensor, pruned: bool, reason: str) -> TensorReport:
+    shape = tuple(tensor.shape)
+    count = math.prod(shape)
+    nnz = tensor.nnz if isinstance(tensor, Csr) else int(tensor.count_nonzero())
+    dense = count * FLOAT32
+    csr = csr_nbytes((shape[0], shape[1]), nnz, FLOAT32) if len(shape) == 2 else dense
+    in_file = tensor.nbytes if isinstance(tensor, Csr) else count * tensor.element_size()
+    in_memory = min(dense, packed_nbytes((shape[0], shape[1]), nnz)) if len(shape) == 2 else dense
+    sizes = Bytes(dense, csr, bitmask_nbytes(shape, nnz, FLOAT32), in_file, in_memory)
+    return TensorReport(name, shape, pruned, reason, nnz, 1.0 - nnz / count if count else 0.0, sizes)
+
+
+def _sum(name: str, tensors: list[TensorReport] | tuple[TensorReport, ...]) -> TensorReport:
+    count = sum(math.prod(tensor.shape) for tensor in tensors)
+    nnz = sum(tensor.nnz for tensor in tensors)
+    sizes = sum((tensor.bytes for tensor in tensors), Bytes(0, 0, 0, 0, 0))
+    return TensorReport(name, (count,), True, "", nnz, 1.0 - nnz / count if count else 0.0, sizes)

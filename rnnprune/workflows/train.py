@@ -1,0 +1,63 @@
+"""`rnnprune train`: a dense model of a built-in task, so that everything can be tried from nothing."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rnnprune.formats.atomic import write_atomic
+from rnnprune.tasks.lm import LmTask
+from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
+from rnnprune.training.recipe import Recipe
+from rnnprune.workflows.machine import find_device
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A dense checkpoint and its figures on the test split."""
+
+    path: Path
+    metric: str
+    figures: dict[str, float]
+    parameters: int
+    steps: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `--json`."""
+        return {
+            "checkpoint": str(self.path),
+            "metric": {"name": self.metric, "value": self.figures[self.metric]},
+            "parameters": self.parameters,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+
+def train_lm(
+    task: LmTask,
+    recipe: Recipe,
+    out: Path,
+    device: str = "cpu",
+    on_step: Callable[[StepRecord], None] = lambda record: None,  # noqa: ARG005
+) -> Trained:
+    """Train a language model and save it, with all that later commands need to know, as one torch file."""
+    began = time.perf_counter()
+    torch.manual_seed(recipe.seed)
+    model = task.build_model().to(find_device(device))
+    total_steps = planned_steps(task, recipe)
+    for record in train(model, task, recipe, build_optimizer(model, recipe), total_steps):
+        on_step(record)
+    figures = evaluate(model, task, "test")
+    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    buffer = io.BytesIO()
+    torch.save({"rnnprune": task.metadata, "state_dict": state}, buffer)
+    write_atomic(out, buffer.getvalue())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Trained(out, task.metric, figures, parameters, total_steps, time.perf_counter() - began)
