@@ -19,7 +19,7 @@ from rnnprune.workflows.prune import Pruned
 from rnnprune.workflows.report import Report, TensorReport
 from rnnprune.workflows.train import Trained
 
-WIDTH_OFF_TERMINAL = 120
+WIDTH_OFF_TERMINAL = 160
 SCHEMA = 1
 
 

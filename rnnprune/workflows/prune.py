@@ -55,7 +55,12 @@ def prune(
 
     run = out or default_run(checkpoint, target)
     create_run_folder(run, overwrite=overwrite)
-    pruning = {"target": target, "schedule": "one shot", "saliency": "magnitude", "selection": asdict(selection)}
+    pruning = {
+        "target": target,
+        "schedule": {"name": "one shot"},
+        "saliency": "magnitude",
+        "selection": asdict(selection),
+    }
     story = Story(subject, task=None, pruning=pruning, seconds=time.perf_counter() - began)
     written = write_tensors(run, tensors, subject.checkpoint.aliases, choices, story)
     return Pruned(run, target, written.achieved, written.per_tensor)

@@ -109,7 +109,7 @@ def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
         "",
         *(f"- {stack}" for stack in stacks),
         f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g})",
-        f"- schedule: {pruning['schedule']}; saliency: {pruning['saliency']}",
+        f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}",
     ]
     if metric:
         better = "lower" if metric["goal"] == "min" else "higher"
