@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-HERE = Path(__file__).parent
+HERE = Path("examples/g2p_en")  # run from the top of the repository, as `make demo` does
 CACHE = Path(".cache/g2p_en")
 CHECKPOINT = CACHE / "g2p.pt"
 RUN = Path("demo/g2p-s90")

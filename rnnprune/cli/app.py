@@ -38,12 +38,13 @@ app = typer.Typer(
 )
 
 
-def _show_version(value: bool) -> None:
+def _show_version(value: bool) -> bool:
     if value:
         from rnnprune import __version__
 
         print(f"rnnprune {__version__}")
         raise typer.Exit
+    return value
 
 
 @app.callback()

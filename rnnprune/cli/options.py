@@ -17,7 +17,7 @@ SETTINGS = {"auto_envvar_prefix": "RNNPRUNE"}  # RNNPRUNE_TARGET=0.9 stands for 
 MODEL, TRAINING, PRUNING, OUTPUT = "Model and task", "Training", "Pruning", "Output"
 
 
-def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+def load_config(ctx: Any, path: Path | None) -> Path | None:  # ctx: the base class of typer.Context
     """Make the keys of a TOML file the command's defaults. UsageError for an unknown key, with a suggestion."""
     if path is None:
         return None
@@ -29,12 +29,15 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
         raise UsageError(f"--config {path}: not valid TOML: {error}") from error
     known = {parameter.name for parameter in ctx.command.params if parameter.name} - {"config"}
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
-    for key in settings.keys() - known:
-        close = difflib.get_close_matches(key, sorted(known), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
-        raise UsageError(f"--config {path}: unknown key {key!r} for `{ctx.info_name}`{hint}")
+    if problems := [_unknown_key(key, known) for key in settings if key not in known]:
+        raise UsageError(f"--config {path}: unknown for `{ctx.info_name}`: {'; '.join(problems)}")
     ctx.default_map = {**settings, **(ctx.default_map or {})}
     return path
+
+
+def _unknown_key(key: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(key, sorted(known), n=1)
+    return f"{key!r}, " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}")
 
 
 def _option(*names: str, help: str, panel: str, **more: Any) -> Any:
@@ -52,9 +55,9 @@ def pruning(name: str, help: str, **more: Any) -> Any:
     return _option(name, help=help, panel=PRUNING, **more)
 
 
-def training(name: str, help: str) -> Any:
+def training(name: str, help: str, **more: Any) -> Any:
     """An option of the training panel."""
-    return _option(name, help=help, panel=TRAINING)
+    return _option(name, help=help, panel=TRAINING, **more)
 
 
 def integers(flag: str, text: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import singledispatch
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +23,7 @@ WIDTH_OFF_TERMINAL = 160
 SCHEMA = 1
 
 
+@runtime_checkable
 class Result(Protocol):
     """What every workflow returns."""
 

@@ -62,7 +62,13 @@ def train_lm(
 
     machine.set_threads(threads)
     spec = LmModelSpec(level, cell, hidden, layers, embedding, dropout)
-    task = LmTask.from_text(data, spec, vocab=vocab, batch_size=batch_size or 32, length=seq_len or 100)
+    task = LmTask.from_text(
+        data,
+        spec,
+        vocab=vocab,
+        batch_size=32 if batch_size is None else batch_size,
+        length=100 if seq_len is None else seq_len,
+    )
     recipe = Recipe(steps, epochs, optimizer, lr, seed=seed)
     with Progress() as progress:
         result = workflow.train_lm(task, recipe, out, device, progress.training)
@@ -100,6 +106,7 @@ def finetune(
     weight_decay: Annotated[float, o.training("--weight-decay", "Of the optimizer.")] = 0.0,
     clip_norm: Annotated[float, o.training("--clip-norm", "Largest gradient norm; 0: any.")] = _DEFAULT.clip_norm,
     control: Annotated[bool, o.training("--control", "Also train the dense model on, for the same steps.")] = False,
+    control_lr: Annotated[float | None, o.training("--control-lr", "Its own peak rate.", show_default="--lr")] = None,
     seed: o.Seed = 0,
     out: o.Out = None,
     overwrite: o.Overwrite = False,
@@ -133,6 +140,7 @@ def finetune(
             seed=seed,
         ),
         control=control,
+        control_lr=control_lr,
         out=out,
         overwrite=overwrite,
         device=device,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rnnprune.errors import InputRefused
-from rnnprune.formats.container import check_aliases, in_order, parse_json_object, read_container
+from rnnprune.formats.container import check_aliases, dump_json, in_order, parse_json_object, read_container
 from rnnprune.formats.kinds import COPY_AGAIN, Kind, detect_kind, names_code, refusal, storage_sizes, unknown_protocol
 from rnnprune.formats.normalise import OWN_KEY, Refused, clean_names, find_tensors, plain_tensors, split_ties
 from rnnprune.formats.npz import read_npz
@@ -88,7 +88,18 @@ def _read(path: Path, kind: Kind) -> _Content:
     if not isinstance(tree, Mapping):
         raise refusal(path, f"a {type(tree).__name__} instead of named tensors", "save the model's `state_dict()`")
     own = tree.get(OWN_KEY)
-    return _Content(tree, own if isinstance(own, dict) else {}, [])
+    return _Content(tree, _plain(path, own) if isinstance(own, dict) else {}, [])
+
+
+def _plain(path: Path, own: dict[str, Any]) -> dict[str, Any]:
+    """Our own description, which later goes into JSON; whoever wrote anything else there was not rnnprune."""
+    try:
+        dump_json(own)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refusal(
+            path, f"a `{OWN_KEY}` entry that is not plain data ({error})", "save the `state_dict()` alone"
+        ) from error
+    return own
 
 
 def _read_safetensors(path: Path) -> _Content:

@@ -44,13 +44,18 @@ def expand_blocks(
     return block_mask.repeat_interleave(block.rows, 0).repeat_interleave(block.cols, 1)[:rows, :cols].contiguous()
 
 
+def refuse_nan(scores: Float[Tensor, " count"]) -> None:
+    """Raise Diverged when a score is NaN: no order exists then, and no threshold would catch it."""
+    if torch.isnan(scores).any():
+        raise Diverged("a weight's saliency is NaN: the weights or the optimizer's moments have diverged")
+
+
 def keep_most_salient(scores: Float[Tensor, " count"], keep: int) -> Bool[Tensor, " count"]:
     """Keep exactly `keep` entries: the largest scores, and among equals the first. Same on every device.
 
-    Raises Diverged when a score is NaN, since no order exists then.
+    Raises Diverged when a score is NaN.
     """
-    if torch.isnan(scores).any():
-        raise Diverged("a weight's saliency is NaN: the weights or the optimizer's moments have diverged")
+    refuse_nan(scores)
     if keep == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     # Not topk: which of several equal scores it returns differs between devices (pytorch#127196).
@@ -63,5 +68,6 @@ def keep_most_salient(scores: Float[Tensor, " count"], keep: int) -> Bool[Tensor
 
 def quantile(scores: Float[Tensor, " count"], share: float) -> float:
     """The score below which `share` of all scores lie (torch.quantile refuses more than 16 million elements)."""
+    refuse_nan(scores)
     rank = min(drop_count(share, scores.numel()) + 1, scores.numel())
     return float(scores.kthvalue(rank).values)

@@ -28,7 +28,7 @@ from rnnprune.pruning.groups import Group, GroupUpdate, MaskedWeight, group_weig
 from rnnprune.pruning.options import SaliencyName, Selection, require_target
 from rnnprune.pruning.saliency import SALIENCIES
 from rnnprune.pruning.schedules import Gradual, Schedule
-from rnnprune.pruning.selection import Choice, choose, roles_of_module
+from rnnprune.pruning.selection import PRUNED_BY_DEFAULT, Choice, choose, roles_of_module
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,11 @@ class Pruner:
     def apply_to(self, model: nn.Module) -> None:
         """Mask a copy of the model, such as an average of its weights: averages of sparse weights are not sparse."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
+        if missing := [weight.name for weight in self._weights if weight.name not in parameters]:
+            raise UsageError(
+                f"no copy of the pruned model: {missing[0]} is missing; "
+                "of an AveragedModel or DistributedDataParallel pass its `.module`"
+            )
         with torch.no_grad():
             for weight in self._weights:
                 parameters[weight.name].masked_fill_(~weight.mask.to(parameters[weight.name].device), 0.0)
@@ -167,23 +172,26 @@ class Pruner:
         assert cut is not None
         return group.cut(cut, self.target, self._score, revive=revive)
 
-    def _note_step(self, *_: Any) -> None:
-        self._optimizer_has_stepped = True
+    def _note_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # A fused optimizer under a GradScaler is called even for a step that it skips; the scaler tells it so here.
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is None or not bool(found_inf):
+            self._optimizer_has_stepped = True
 
     def _mask_gradient(self, weight: MaskedWeight, parameter: Tensor) -> None:
         if parameter.grad is not None and not self._reviving:
-            parameter.grad.masked_fill_(~weight.mask, 0.0)
+            weight.apply_to(parameter.grad)
 
     def _mask_weights(self) -> None:
         for weight in self._weights:
-            weight.apply()
+            weight.apply_to(weight.weight)
 
     def _mask_moments(self) -> None:
         for weight in self._weights:
             for tensor in weight.tensors:
                 for moment in self._optimizer.state.get(tensor, {}).values():
                     if isinstance(moment, Tensor) and moment.shape == tensor.shape:
-                        moment.masked_fill_(~weight.mask, 0.0)
+                        moment.masked_fill_(~weight.mask, 0.0)  # its dtype may differ from the weight's
 
 
 def masked_weights(
@@ -192,14 +200,21 @@ def masked_weights(
     """The weights to mask, one per storage, and the choice made for every parameter."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    given = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    trained = {id(parameter) for parameter in given if parameter.requires_grad}
     choices = [
         choice
         if not choice.pruned or id(parameters[choice.name]) in trained
         else choice._replace(pruned=False, reason="frozen: the optimizer does not train it")
         for choice in choose(roles_of_module(model), shapes, selection.include, selection.exclude)
     ]
-    return tie(parameters, choices)
+    weights, choices = tie(parameters, choices)
+    if not weights:
+        reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in choices if choice.role in PRUNED_BY_DEFAULT)
+        raise UsageError(
+            f"nothing left to prune ({reasons}); name matrices with --include, or let the optimizer train them"
+        )
+    return weights, choices
 
 
 def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[MaskedWeight], list[Choice]]:

@@ -30,7 +30,7 @@ def roles_of_module(module: nn.Module) -> dict[str, Role]:
     """What every parameter of a live module is, by the type of the layer that owns it; every name of a tied one."""
     return {
         f"{prefix}.{leaf}" if prefix else leaf: _role_in_layer(layer, leaf, parameter)
-        for prefix, layer in module.named_modules()
+        for prefix, layer in module.named_modules(remove_duplicate=False)
         for leaf, parameter in layer.named_parameters(recurse=False, remove_duplicate=False)
     }
 
@@ -42,7 +42,7 @@ def _role_in_layer(layer: nn.Module, leaf: str, parameter: nn.Parameter) -> Role
         parsed = parse_recurrent_name(leaf)
         return _ROLE_OF_LEAF[parsed.tensor] if parsed else "unknown"
     if isinstance(layer, nn.Linear):
-        return "linear"
+        return "linear" if leaf == "weight" else "unknown"  # weight_g of a weight norm is no matrix of weights
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
     if isinstance(layer, nn.modules.conv._ConvNd):

@@ -37,6 +37,9 @@ class Recipe:
         for flag, value in (("--steps", self.steps), ("--epochs", self.epochs), ("--lr", self.lr)):
             if value is not None and not value > 0:
                 raise UsageError(f"{flag} must be above 0, found {value}")
+        for flag, value in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm)):
+            if not value >= 0:
+                raise UsageError(f"{flag} must not be below 0, found {value}")
 
     def learning_rate(self, step: int, total_steps: int) -> float:
         """The rate of optimizer step `step` (from 1): a linear warm-up over 2 % of all steps, then the decay to 0."""

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -32,13 +32,18 @@ CURVE_POINTS = 200  # training lines in metrics.jsonl, beside one for every mask
 
 @dataclass(frozen=True)
 class FinetuneRequest:
-    """Everything a fine-tuning run is told. `out` None: `<stem>-s<target in percent>` in the current folder."""
+    """Everything a fine-tuning run is told.
+
+    control_lr: the dense control's own peak learning rate, where the pruned run's would harm it. out None:
+    `<stem>-s<target in percent>` in the current folder.
+    """
 
     checkpoint: Path
     task: TaskChoice = field(default_factory=TaskChoice)
     pruning: PruningOptions = field(default_factory=PruningOptions)
     recipe: Recipe = field(default_factory=Recipe)
     control: bool = False
+    control_lr: float | None = None
     out: Path | None = None
     overwrite: bool = False
     device: str = "cpu"
@@ -113,8 +118,8 @@ def finetune(request: FinetuneRequest, observer: Observer | None = None) -> Fine
     figures = {"dense": _score(model, task, observer, "dense")}
     with _open_metrics(run) as curve:
         if control is not None:
-            control_optimizer = build_optimizer(control, request.recipe)
-            for record in train(control, task, request.recipe, control_optimizer, total_steps):
+            recipe = replace(request.recipe, lr=request.control_lr or request.recipe.lr)
+            for record in train(control, task, recipe, build_optimizer(control, recipe), total_steps):
                 _observe("control", record, curve, observer)
             figures["dense_control"] = _score(control, task, observer, "dense_control")
         for record in train(model, task, request.recipe, optimizer, total_steps, pruner):
@@ -128,7 +133,7 @@ def finetune(request: FinetuneRequest, observer: Observer | None = None) -> Fine
         subject=subject,
         task=request.task.spec or subject.task_metadata["task"],
         pruning={**asdict(options), "schedule": {"name": options.schedule, **asdict(schedule)}},
-        recipe={**asdict(request.recipe), "steps": total_steps},
+        recipe={**asdict(request.recipe), "steps": total_steps, "control_lr": request.control_lr},
         metric=asdict(metric),
         figures=figures,
         seconds=seconds,
@@ -162,13 +167,18 @@ def _metric(task: Task, figures: dict[str, dict[Split, Figures]]) -> Metric:
     return Metric(task.metric, task.goal, test["dense"], test.get("dense_control"), test["sparse"])
 
 
+def _open_metrics(run: Path) -> TextIO:
+    with _writing(run / METRICS):
+        return (run / METRICS).open("w", encoding="utf-8")
+
+
 @contextmanager
-def _open_metrics(run: Path) -> Iterator[TextIO]:
+def _writing(path: str | Path) -> Iterator[None]:
+    """Around the writing alone: an OSError of the task's own code is not a full disk."""
     try:
-        with (run / METRICS).open("w", encoding="utf-8") as curve:
-            yield curve
+        yield
     except OSError as error:
-        raise StorageError(f"{run / METRICS} cannot be written: {error.strerror}; free some space") from error
+        raise StorageError(f"{path} cannot be written: {error.strerror}; free some space") from error
 
 
 def _observe(phase: Phase, record: StepRecord, curve: TextIO, observer: Observer) -> None:
@@ -185,5 +195,6 @@ def _observe(phase: Phase, record: StepRecord, curve: TextIO, observer: Observer
     }
     if record.update is not None:
         line["groups"] = {name: group._asdict() for name, group in record.update.groups.items()}
-    curve.write(dump_plain(line) + "\n")
-    curve.flush()
+    with _writing(curve.name):
+        curve.write(dump_plain(line) + "\n")
+        curve.flush()

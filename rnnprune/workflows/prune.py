@@ -47,11 +47,12 @@ def prune(
     shapes = subject.shapes
     tensors = {name: tensor.clone() for name, tensor in subject.checkpoint.tensors.items()}
     choices = choose(roles_from_shapes(shapes), shapes, selection.include, selection.exclude)
-    weights, choices = tie(tensors, choices)
+    aliases = subject.checkpoint.aliases
+    weights, choices = tie(tensors | {alias: tensors[name] for alias, name in aliases.items()}, choices)
     for group in group_weights(weights, selection):
         group.cut(Cut(sparsity=target), target, lambda weight: magnitude(weight.weight, {}))
     for weight in weights:
-        weight.apply()
+        weight.apply_to(weight.weight)
 
     run = out or default_run(checkpoint, target)
     create_run_folder(run, overwrite=overwrite)
@@ -62,5 +63,5 @@ def prune(
         "selection": asdict(selection),
     }
     story = Story(subject, task=None, pruning=pruning, seconds=time.perf_counter() - began)
-    written = write_tensors(run, tensors, subject.checkpoint.aliases, choices, story)
+    written = write_tensors(run, tensors, aliases, choices, story)
     return Pruned(run, target, written.achieved, written.per_tensor)

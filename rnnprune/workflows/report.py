@@ -115,11 +115,16 @@ def _reasons(subject: Subject) -> dict[str, tuple[bool, str]]:
     """Pruned or not and why: as the pruning run recorded it, else what a run with default settings would decide."""
     recorded = subject.checkpoint.metadata.get("choices", {})
     problems = find_stacks(subject.shapes).problems
+    roles = roles_from_shapes(subject.shapes)
+    aliases = subject.checkpoint.aliases
+    ties = {name: alias for alias, name in aliases.items() if roles[alias] not in PRUNED_BY_DEFAULT}
     reasons = {}
-    for name, role in roles_from_shapes(subject.shapes).items():
+    for name, role in roles.items():
         choice = recorded.get(name, {}) if isinstance(recorded, dict) else {}
         if isinstance(choice, dict) and isinstance(choice.get("reason"), str):
             reasons[name] = (choice.get("pruned") is True, choice["reason"])
+        elif role in PRUNED_BY_DEFAULT and (tied := ties.get(name)):
+            reasons[name] = (False, f"tied to {tied} ({roles[tied]}: not pruned by default)")
         elif role in PRUNED_BY_DEFAULT:
             reasons[name] = (False, f"{role} weight, not pruned yet")
         else:

@@ -95,6 +95,8 @@ def quantize(module: nn.Module) -> nn.Module:
         warnings.simplefilter("ignore")  # torch announces a successor of the whole module
         quantized = torch.ao.quantization.quantize_dynamic(wrapped, {type(module)}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
     result: nn.Module = quantized[0]
+    if type(result) is type(module):  # torch leaves a layer that it cannot quantize as it was, and says nothing
+        raise RuntimeError(f"torch has no dynamic int8 {type(module).__name__}")
     return result
 
 

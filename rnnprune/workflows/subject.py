@@ -32,13 +32,13 @@ class Subject:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """Name -> shape of every stored tensor."""
-        return {name: tuple(tensor.shape) for name, tensor in self.checkpoint.tensors.items()}
+        """Name -> shape of every tensor, tied ones under each of their names."""
+        return {name: tuple(tensor.shape) for name, tensor in self.checkpoint.state_dict().items()}
 
     @property
     def stacks(self) -> list[RecurrentStack]:
         """The recurrent stacks recognised in it."""
-        return find_stacks({name: tuple(tensor.shape) for name, tensor in self.checkpoint.state_dict().items()}).stacks
+        return find_stacks(self.shapes).stacks
 
     @property
     def task_metadata(self) -> dict[str, Any]:

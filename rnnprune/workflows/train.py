@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rnnprune.errors import StorageError
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.tasks.lm import LmTask
 from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
@@ -49,6 +50,8 @@ def train_lm(
 ) -> Trained:
     """Train a language model and save it, with all that later commands need to know, as one torch file."""
     began = time.perf_counter()
+    if not out.parent.is_dir():  # found out before any work is spent
+        raise StorageError(f"{out} cannot be written: there is no folder {out.parent}; create the folder first")
     torch.manual_seed(recipe.seed)
     model = task.build_model().to(find_device(device))
     total_steps = planned_steps(task, recipe)
