@@ -23,7 +23,8 @@ CACHE = Path(".cache/g2p_en")
 CHECKPOINT = CACHE / "g2p.pt"
 RUN = Path("demo/g2p-s90")
 TASK = ["--task", f"{HERE / 'g2p_task.py'}:make", "--data", str(CACHE)]
-RECIPE = ["--target", "0.9", "--steps", "1500", "--lr", "0.002", "--control"]
+SCHEDULE = ["--scope", "model", "--end", "0.3", "--frequency", "50"]
+RECIPE = ["--target", "0.9", *SCHEDULE, "--steps", "2400", "--lr", "0.002", "--control", "--control-lr", "0.0001"]
 
 
 def show(words: Sequence[str]) -> None:

@@ -1,0 +1,53 @@
+"""A thousand steps under every optimizer: what was dropped is +0.0 and its moments are zero, all along."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnnprune.pruning.pruner import Pruner
+from rnnprune.pruning.schedules import Cubic, Gradual, Schedule
+
+Build = Callable[[nn.Module], torch.optim.Optimizer]
+
+OPTIMIZERS: dict[str, Build] = {
+    "sgd momentum": lambda m: torch.optim.SGD(m.parameters(), 0.05, momentum=0.9, weight_decay=1e-3),
+    "sgd nesterov": lambda m: torch.optim.SGD(m.parameters(), 0.05, momentum=0.9, nesterov=True),
+    "adam": lambda m: torch.optim.Adam(m.parameters(), 0.01, weight_decay=1e-3, amsgrad=True),
+    "adamw": lambda m: torch.optim.AdamW(m.parameters(), 0.01, weight_decay=0.1),
+}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().view(torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("build", "schedule"),
+    [(build, Cubic(5, 30, 5)) for build in OPTIMIZERS.values()]
+    + [(OPTIMIZERS["adamw"], Gradual(5, 15, 30, 5, revive=True))],
+    ids=[*OPTIMIZERS, "adamw, revive"],
+)
+def test_zeros_stay_zero_for_a_thousand_steps(build: Build, schedule: Schedule) -> None:
+    model = nn.LSTM(4, 8)
+    optimizer = build(model)
+    pruner = Pruner(model, optimizer, schedule)
+    weights = (model.weight_ih_l0, model.weight_hh_l0)
+    x = torch.randn(2, 4, 4)
+    target = torch.randn(2, 4, 8)
+    for step in range(1, 1001):
+        optimizer.zero_grad(set_to_none=True)
+        (model(x)[0] - target).square().mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        pruner.step()
+        for weight, mask in zip(weights, pruner.masks.values(), strict=True):
+            dropped = ~mask
+            assert not bits(weight)[dropped].any(), f"step {step}: not +0.0"
+            if step >= 30 and step % 10 == 0:
+                moments = [each for each in optimizer.state[weight].values() if each.shape == weight.shape]
+                assert moments
+                assert not any(bits(moment)[dropped].any() for moment in moments), f"step {step}: a moment"
+    # 32 x 4 = 128: round(115.2) = 115; 32 x 8 = 256: round(230.4) = 230
+    assert [int(weight.count_nonzero()) for weight in weights] == [13, 26]

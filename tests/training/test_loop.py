@@ -1,0 +1,251 @@
+"""The loop against the same steps written out by hand in torch."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnnprune.errors import Diverged, UsageError
+from rnnprune.pruning.pruner import Pruner
+from rnnprune.pruning.schedules import Hard, plan_schedule
+from rnnprune.tasks.protocol import Task
+from rnnprune.training.loop import build_optimizer, evaluate, planned_steps, to_device, train
+from rnnprune.training.recipe import DEFAULT_STEPS, Recipe
+
+
+class Echo:
+    """Predict the sum of the inputs; four batches an epoch, drawn from epoch and seed."""
+
+    metric, goal = "mse", "min"
+    batches_an_epoch = 4
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 1))
+
+    def train_batches(self, *, epoch: int, seed: int, rank: int, world_size: int) -> Iterable[Any]:  # noqa: ARG002
+        generator = torch.Generator().manual_seed(1000 * seed + epoch)
+        return [torch.randn(8, 3, generator=generator) for _ in range(self.batches_an_epoch)]
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return (model(batch) - batch.sum(-1, keepdim=True)).square().mean()
+
+    def evaluate(self, model: nn.Module, split: str) -> Mapping[str, float]:  # noqa: ARG002
+        x = torch.ones(4, 3)
+        return {"mse": (model(x) - 3.0).square().mean(), "training": float(model.training)}  # type: ignore[dict-item]
+
+
+class Stream(Echo):
+    def train_batches(self, **where: int) -> Iterable[Any]:
+        yield from super().train_batches(**where)  # type: ignore[arg-type]
+
+
+def start(recipe: Recipe, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = Echo().build_model()
+    return model, build_optimizer(model, recipe)
+
+
+def test_the_test_task_keeps_the_protocol() -> None:
+    assert isinstance(Echo(), Task)
+
+
+# Training
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_the_loop_takes_the_steps_that_plain_torch_takes(name: str) -> None:
+    recipe = Recipe(optimizer=name, lr=0.05, weight_decay=0.01, clip_norm=0.5, seed=3)  # type: ignore[arg-type]
+    model, optimizer = start(recipe)
+    twin = copy.deepcopy(model)
+    records = list(train(model, Echo(), recipe, optimizer, 10))
+
+    theirs: torch.optim.Optimizer = {
+        "adam": lambda p: torch.optim.Adam(p, lr=1.0, weight_decay=0.01),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=1.0, weight_decay=0.01),
+        "sgd": lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9, nesterov=True, weight_decay=0.01),
+    }[name](twin.parameters())
+    torch.manual_seed(3)
+    batches = [batch for epoch in range(3) for batch in Echo().train_batches(epoch=epoch, seed=3, rank=0, world_size=1)]
+    for step, (batch, record) in enumerate(zip(batches, records, strict=False), start=1):
+        theirs.param_groups[0]["lr"] = recipe.learning_rate(step, 10)
+        theirs.zero_grad()
+        loss = Echo().loss(twin, batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+        theirs.step()
+        assert (record.step, record.total_steps, record.loss) == (step, 10, loss.item())
+        assert record.learning_rate == recipe.learning_rate(step, 10)
+    assert len(records) == 10
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not() -> None:
+    def trained(seed: int) -> list[Tensor]:
+        recipe = Recipe(lr=0.01, seed=seed)
+        model, optimizer = start(recipe)
+        pruner = Pruner(model, optimizer, plan_schedule("cubic", 20), saliency="fisher")
+        torch.rand(seed + 1)  # whatever was drawn before does not matter
+        list(train(model, Echo(), recipe, optimizer, 20, pruner))
+        return list(model.parameters())
+
+    first, again, other = trained(0), trained(0), trained(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_gradients_are_masked_before_they_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(lr=0.01, clip_norm=0.05)
+    model, optimizer = start(recipe)
+    pruner = Pruner(model, optimizer, Hard(1))
+    clip, norms = nn.utils.clip_grad_norm_, []
+
+    def spy(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+        by_hand = sum(
+            float((p.grad.double() * pruner.masks.get(name, 1.0)).square().sum())
+            for name, p in model.named_parameters()
+            if p.grad is not None
+        )
+        norms.append((by_hand**0.5, float(clip(parameters, max_norm))))
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", spy)
+    for record in train(model, Echo(), recipe, optimizer, 5, pruner):
+        clipped = sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None) ** 0.5
+        assert clipped == pytest.approx(0.05, rel=1e-4)
+        if record.step > 1:
+            dropped = [p.grad[~pruner.masks[name]] for name, p in model.named_parameters() if name in pruner.masks]  # type: ignore[index]
+            assert not any(gradient.any() for gradient in dropped)
+    assert [seen for _, seen in norms] == pytest.approx([by_hand for by_hand, _ in norms], rel=1e-5)
+
+
+def test_a_clip_norm_of_zero_leaves_the_gradients_alone() -> None:
+    recipe = Recipe(clip_norm=0.0)
+    model, optimizer = start(recipe)
+    twin = copy.deepcopy(model)
+    next(train(model, Echo(), recipe, optimizer, 5))
+    torch.manual_seed(0)
+    Echo().loss(twin, Echo().train_batches(epoch=0, seed=0, rank=0, world_size=1)[0]).backward()  # type: ignore[index]
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), twin.parameters(), strict=True))  # type: ignore[arg-type]
+
+
+def test_the_record_carries_the_sparsity_from_the_update_on() -> None:
+    model, optimizer = start(Recipe())
+    pruner = Pruner(model, optimizer, Hard(3), target=0.5)
+    records = list(train(model, Echo(), Recipe(), optimizer, 5, pruner))
+    assert [record.sparsity for record in records] == [0.0, 0.0, 0.5, 0.5, 0.5]
+    assert [record.update is not None for record in records] == [False, False, True, False, False]
+
+
+def test_a_frozen_parameter_is_not_given_to_the_optimizer() -> None:
+    model = Echo().build_model()
+    model[0].requires_grad_(False)  # type: ignore[index]
+    assert len(build_optimizer(model, Recipe()).param_groups[0]["params"]) == 2
+
+
+# What stops it
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(bad: float) -> None:
+    class Breaks(Echo):
+        def loss(self, model: nn.Module, batch: Any) -> Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().loss(model, batch) * (bad if self.calls == 3 else 1.0)
+
+    model, optimizer = start(Recipe())
+    steps = train(model, Breaks(), Recipe(), optimizer, 10)
+    next(steps), next(steps)
+    good = copy.deepcopy(model.state_dict())
+    with pytest.raises(Diverged, match=r"the loss is -?(nan|inf) at step 3; try a lower --lr or a smaller --clip-norm"):
+        next(steps)
+    assert all(torch.equal(good[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_an_epoch_without_a_batch_is_refused_and_does_not_hang() -> None:
+    class RunsDry(Echo):
+        def train_batches(self, *, epoch: int, seed: int, rank: int, world_size: int) -> Iterable[Any]:
+            batches = super().train_batches(epoch=epoch, seed=seed, rank=rank, world_size=world_size)
+            return [] if epoch == 1 else batches
+
+    model, optimizer = start(Recipe())
+    with pytest.raises(UsageError, match="epoch 1 of the training data has no batch; is the data empty"):
+        list(train(model, RunsDry(), Recipe(), optimizer, 10))
+
+
+# How long
+
+
+def test_steps_and_epochs_become_optimizer_steps() -> None:
+    assert planned_steps(Echo(), Recipe(steps=17)) == 17
+    assert planned_steps(Echo(), Recipe()) == DEFAULT_STEPS == 1000
+    assert planned_steps(Echo(), Recipe(epochs=3.0)) == 12
+    assert planned_steps(Echo(), Recipe(epochs=0.5)) == 2
+    assert planned_steps(Echo(), Recipe(epochs=0.01)) == 1
+    assert planned_steps(Stream(), Recipe(steps=17)) == 17
+
+
+def test_epochs_of_an_unknown_length_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"let train_batches return something with a __len__, or give --steps"):
+        planned_steps(Stream(), Recipe(epochs=3.0))
+
+
+def test_batches_without_a_length_are_trained_on() -> None:
+    model, optimizer = start(Recipe())
+    assert len(list(train(model, Stream(), Recipe(), optimizer, 10))) == 10
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_evaluate_runs_in_eval_mode_and_puts_the_mode_back(mode: bool) -> None:
+    model = Echo().build_model().train(mode)
+    assert evaluate(model, Echo(), "test")["training"] == 0.0
+    assert model.training is mode
+    assert model[2].training is mode  # type: ignore[index]
+
+
+def test_evaluate_puts_the_mode_back_after_an_error() -> None:
+    class Raises(Echo):
+        def evaluate(self, model: nn.Module, split: str) -> Mapping[str, float]:  # noqa: ARG002
+            raise ZeroDivisionError
+
+    model = Echo().build_model()
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, Raises(), "test")
+    assert model.training
+
+
+def test_figures_are_plain_floats_and_take_no_gradient() -> None:
+    model = Echo().build_model()
+    figures = evaluate(model, Echo(), "validation")
+    assert all(type(value) is float for value in figures.values())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("returned", "told"), [({"acc": 1.0, "f1": 0.5}, "acc, f1"), ({}, "nothing")])
+def test_a_missing_metric_is_named(returned: dict[str, float], told: str) -> None:
+    class Forgets(Echo):
+        def evaluate(self, model: nn.Module, split: str) -> Mapping[str, float]:  # noqa: ARG002
+            return returned
+
+    with pytest.raises(UsageError, match=rf"metric is 'mse', but its evaluate\(\) returned only {told}"):
+        evaluate(Echo().build_model(), Forgets(), "test")
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    length: int
+
+
+def test_every_tensor_in_a_batch_is_moved_and_everything_else_is_left() -> None:
+    batch = {"pair": Pair(torch.ones(2), 3), "list": [torch.ones(1), "text"], "tuple": (None, torch.ones(1))}
+    moved = to_device(batch, torch.device("meta"))
+    assert isinstance(moved["pair"], Pair)
+    assert [moved["pair"].x.device.type, moved["list"][0].device.type, moved["tuple"][1].device.type] == ["meta"] * 3
+    assert (moved["pair"].length, moved["list"][1], moved["tuple"][0]) == (3, "text", None)
+    assert type(moved["list"]) is list
+    assert type(moved["tuple"]) is tuple
