@@ -24,7 +24,7 @@ class Program(TyperGroup):
             print(f"rnnprune: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
-            print("rnnprune: interrupted; nothing half written was left behind", file=sys.stderr)
+            print("rnnprune: interrupted; a finished run or file that was there before is as it was", file=sys.stderr)
             raise typer.Exit(130) from None
 
 

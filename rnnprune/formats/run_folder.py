@@ -21,6 +21,7 @@ from rnnprune.formats.atomic import write_atomic
 MODEL = "model.safetensors"
 MANIFEST = "rnnprune.json"
 METRICS = "metrics.jsonl"
+UNFINISHED_METRICS = "metrics.unfinished.jsonl"
 CARD = "README.md"
 
 
@@ -41,15 +42,22 @@ def newest_run(folder: Path) -> Path:
 
 
 def create_run_folder(path: Path, *, overwrite: bool) -> None:
-    """Make the folder before any work is spent. A finished run in it is refused unless `overwrite`."""
+    """Make the folder before any work is spent. A finished run in it is refused unless `overwrite`, and even then it
+    stays as it is until the new one has finished.
+    """
     if is_run_folder(path) and not overwrite:
         raise UsageError(f"{path} already holds a finished run; choose another --out, or pass --overwrite")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for leftover in (MANIFEST, METRICS):
-            (path / leftover).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path}: cannot make the run folder ({error.strerror}); choose another --out") from error
+
+
+def remove_exports(run: Path) -> None:
+    """Take away what was exported from an older model of this folder."""
+    stem, suffix = MODEL.split(".")
+    for exported in run.glob(f"{stem}.*.{suffix}"):
+        exported.unlink()
 
 
 def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:

@@ -10,20 +10,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+import torch
 from torch import nn
 
 from rnnprune.errors import StorageError, UsageError
-from rnnprune.formats.run_folder import METRICS, create_run_folder, dump_plain
+from rnnprune.formats.run_folder import METRICS, UNFINISHED_METRICS, create_run_folder, dump_plain
 from rnnprune.pruning.options import PruningOptions
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import plan_schedule
+from rnnprune.pruning.schedules import Schedule, plan_schedule
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows.machine import find_device
 from rnnprune.workflows.run_output import Story, write_run
-from rnnprune.workflows.subject import TaskChoice, find_task, load_model, open_subject
+from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, open_subject
 
 Phase = Literal["control", "pruning"]
 Figures = dict[str, float]
@@ -97,49 +98,78 @@ class Observer:
         """After scoring "dense", "dense_control" or "sparse" on the test split."""
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that can be found wrong before any work is spent."""
+
+    subject: Subject
+    task: Task
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    pruner: Pruner
+    total_steps: int
+    run: Path
+
+
 def finetune(request: FinetuneRequest, observer: Observer | None = None) -> FinetuneResult:
     """Prune while training, score the dense model before and the sparse one after, and write the run folder."""
-    observer, began = observer or Observer(), time.perf_counter()
+    began = time.perf_counter()
+    plan = _prepare(request)
+    create_run_folder(plan.run, overwrite=request.overwrite)
+    figures = _train(plan, request, observer or Observer())
+    metric = _metric(plan.task, figures)
+    seconds = time.perf_counter() - began
+    story = Story(
+        subject=plan.subject,
+        task=request.task.spec or plan.subject.task_metadata["task"],
+        pruning={**asdict(request.pruning), "schedule": {"name": request.pruning.schedule, **asdict(plan.schedule)}},
+        recipe={**asdict(request.recipe), "steps": plan.total_steps, "control_lr": request.control_lr},
+        metric=asdict(metric),
+        figures=figures,
+        seconds=seconds,
+    )
+    written = write_run(plan.run, plan.model, plan.pruner.choices, story)
+    return FinetuneResult(
+        plan.run, request.pruning.target, written.achieved, written.per_tensor, metric, plan.total_steps, seconds
+    )
+
+
+def _prepare(request: FinetuneRequest) -> _Plan:
+    options = request.pruning
     _require_moments(request)
     subject = open_subject(request.checkpoint)
     task = find_task(subject, request.task, "finetune")
     model = load_model(task, subject).to(find_device(request.device))
     total_steps = planned_steps(task, request.recipe)
-    schedule = plan_schedule(request.pruning.schedule, total_steps, request.pruning.timing)
-    control = copy.deepcopy(model) if request.control else None
+    schedule = plan_schedule(options.schedule, total_steps, options.timing)
     optimizer = build_optimizer(model, request.recipe)
-    options = request.pruning
     pruner = Pruner(
         model, optimizer, schedule, target=options.target, saliency=options.saliency, selection=options.selection
     )
     run = request.out or default_run(request.checkpoint, options.target)
-    create_run_folder(run, overwrite=request.overwrite)
+    return _Plan(subject, task, model, optimizer, schedule, pruner, total_steps, run)
 
+
+def _train(plan: _Plan, request: FinetuneRequest, observer: Observer) -> dict[str, dict[Split, Figures]]:
+    """Train the control, then the pruned model; the figures of both and of the model as it came."""
+    model, task = plan.model, plan.task
+    control = copy.deepcopy(model) if request.control else None
     figures = {"dense": _score(model, task, observer, "dense")}
-    with _open_metrics(run) as curve:
+    unfinished = plan.run / UNFINISHED_METRICS  # an older run's curve stays until this one has finished
+    with _open_metrics(unfinished) as curve:
         if control is not None:
             recipe = replace(request.recipe, lr=request.control_lr or request.recipe.lr)
-            for record in train(control, task, recipe, build_optimizer(control, recipe), total_steps):
+            for record in train(control, task, recipe, build_optimizer(control, recipe), plan.total_steps):
                 _observe("control", record, curve, observer)
             figures["dense_control"] = _score(control, task, observer, "dense_control")
-        for record in train(model, task, request.recipe, optimizer, total_steps, pruner):
+        for record in train(model, task, request.recipe, plan.optimizer, plan.total_steps, plan.pruner):
             _observe("pruning", record, curve, observer)
-    pruner.close()
+    plan.pruner.close()
     figures["sparse"] = _score(model, task, observer, "sparse")
-
-    metric = _metric(task, figures)
-    seconds = time.perf_counter() - began
-    story = Story(
-        subject=subject,
-        task=request.task.spec or subject.task_metadata["task"],
-        pruning={**asdict(options), "schedule": {"name": options.schedule, **asdict(schedule)}},
-        recipe={**asdict(request.recipe), "steps": total_steps, "control_lr": request.control_lr},
-        metric=asdict(metric),
-        figures=figures,
-        seconds=seconds,
-    )
-    written = write_run(run, model, pruner.choices, story)
-    return FinetuneResult(run, options.target, written.achieved, written.per_tensor, metric, total_steps, seconds)
+    with _writing(plan.run / METRICS):
+        unfinished.replace(plan.run / METRICS)
+    return figures
 
 
 def default_run(checkpoint: Path, target: float) -> Path:
@@ -167,9 +197,9 @@ def _metric(task: Task, figures: dict[str, dict[Split, Figures]]) -> Metric:
     return Metric(task.metric, task.goal, test["dense"], test.get("dense_control"), test["sparse"])
 
 
-def _open_metrics(run: Path) -> TextIO:
-    with _writing(run / METRICS):
-        return (run / METRICS).open("w", encoding="utf-8")
+def _open_metrics(path: Path) -> TextIO:
+    with _writing(path):
+        return path.open("w", encoding="utf-8")
 
 
 @contextmanager

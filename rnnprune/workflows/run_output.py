@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.container import write_dense
-from rnnprune.formats.run_folder import CARD, MODEL, sha256_of, write_manifest
+from rnnprune.formats.run_folder import CARD, MODEL, remove_exports, sha256_of, write_manifest
 from rnnprune.pruning.selection import Choice
 from rnnprune.workflows.machine import describe_machine, versions
 from rnnprune.workflows.subject import Subject
@@ -49,6 +49,7 @@ def write_tensors(
     """Write model.safetensors, README.md and, last of all, rnnprune.json."""
     written = measure(tensors, aliases, choices)
     choice_of = {choice.name: {"pruned": choice.pruned, "reason": choice.reason} for choice in choices}
+    remove_exports(run)
     write_dense(run / MODEL, tensors, aliases, {**story.subject.task_metadata, "choices": choice_of})
     stacks = [f"{stack.prefix or 'top level'}: {stack.label}" for stack in story.subject.stacks]
     manifest = {

@@ -44,7 +44,6 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         assert word in done.stdout
     for flag in ("--target", "--schedule", "--saliency", "--control", "--cell", "--rounds", "--config", "--json"):
         assert flag in done.stdout
-    assert "RNNPRUNE_" not in done.stdout, "the help would be twice as long"
     assert "\x1b" not in done.stdout, "this is no terminal"
 
 
@@ -56,11 +55,10 @@ def test_a_pipe_gets_no_escape_codes_and_one_clean_object(tmp_path: Path) -> Non
     pruned = subprocess.run([*program, "prune", "bare.pt", "--target", "0.75"], **options, check=True)
     assert "\x1b" not in pruned.stdout + pruned.stderr
     assert "bare-s75: 75.00% zeros" in pruned.stdout
-    refused = subprocess.run([*program, "prune", "bare.pt", "--target", "0.75"], **options, check=False)
-    assert refused.returncode == 2
-    assert refused.stdout == ""
-    assert "Traceback" not in refused.stderr
-    assert refused.stderr.startswith("rnnprune: bare-s75 already holds a finished run")
+    refused = subprocess.run([*program, "prun", "bare.pt"], **options, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "No such command 'prun'" in refused.stderr
+    assert "\x1b" not in refused.stderr
 
 
 @pytest.mark.skipif(shutil.which("script") is None, reason="util-linux script gives a terminal")
@@ -72,5 +70,5 @@ def test_no_color_is_honoured_on_a_terminal(tmp_path: Path) -> None:
     coloured = subprocess.run(terminal, **options, env=plain_environment(TERM="xterm-256color"))
     assert COLOUR.search(coloured.stdout), "otherwise this test shows nothing"
     plain = subprocess.run(terminal, **options, env=plain_environment(TERM="xterm-256color", NO_COLOR="1"))
-    assert "--target" in plain.stdout
+    assert "Share of zeros" in plain.stdout
     assert not COLOUR.search(plain.stdout)
