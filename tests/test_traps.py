@@ -1,6 +1,7 @@
 """The fifteen traps others fell into, each test named after its number, with the counter-experiment where it is cheap.
 
-Here: what happens while a model trains (1 to 8, 14). In test_traps_of_files.py: what is kept, saved and run (9 to 13, 15).
+Here: what happens while a model trains (1 to 8, 14). What is kept, saved and run (9 to 13, 15) stands in
+test_traps_of_files.py.
 Left to the reliability work, since they need several processes or a GPU: one mask for all ranks under DDP, decided on
 rank 0 and compared by a hash (14); real float16 autocast on CUDA (6); ties on CUDA (7); a whole fine-tuning run killed
 and resumed (10); cuDNN's flat weight buffer itself (1).

@@ -196,6 +196,16 @@ def test_a_loss_of_nan_stops_with_5_and_leaves_no_finished_run(rnnprune: Program
 
 
 @pytest.mark.usefixtures("bare")
+def test_a_run_that_fails_leaves_the_one_it_was_to_replace_as_it_was(rnnprune: Program) -> None:
+    assert rnnprune("finetune", "bare.pt", "--task", write_task(), "--steps", "20").code == 0
+    before = {path.name: path.read_bytes() for path in Path("bare-s90").iterdir()}
+    task = write_task(loss='return model["head"].weight.sum() * float("nan")')
+    assert rnnprune("finetune", "bare.pt", "--task", task, "--steps", "20", "--overwrite").code == 5
+    assert {name: Path("bare-s90", name).read_bytes() for name in before} == before
+    assert rnnprune("report").code == 0
+
+
+@pytest.mark.usefixtures("bare")
 def test_an_error_inside_the_users_loss_is_not_called_a_full_disk(rnnprune: Program) -> None:
     task = write_task(loss='open("no_such_data.bin")')
     with pytest.raises(FileNotFoundError, match=r"no_such_data\.bin"):

@@ -12,9 +12,9 @@ from rnnprune.errors import InputRefused, StorageError, UsageError
 from rnnprune.formats.run_folder import (
     create_run_folder,
     dump_plain,
-    is_run_folder,
     newest_run,
     read_manifest,
+    remove_exports,
     sha256_of,
     write_manifest,
 )
@@ -66,15 +66,22 @@ def test_a_finished_run_is_kept_unless_overwrite_is_asked_for(tmp_path: Path) ->
     assert (run / "rnnprune.json").read_bytes() == before
 
 
-def test_overwriting_takes_the_manifest_away_first(tmp_path: Path) -> None:
-    """A run that dies half way must not look finished with the old figures beside new weights."""
+def test_overwriting_keeps_the_older_run_whole_until_the_new_one_is_written(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", 1000)
     (run / "metrics.jsonl").write_text("old\n")
-    (run / "notes.txt").write_text("mine")
+    before = (run / "rnnprune.json").read_bytes()
     create_run_folder(run, overwrite=True)
-    assert not is_run_folder(run)
-    assert not (run / "metrics.jsonl").exists()
-    assert (run / "notes.txt").read_text() == "mine"
+    assert (run / "rnnprune.json").read_bytes() == before
+    assert (run / "metrics.jsonl").read_text() == "old\n"
+
+
+def test_exports_of_an_older_model_go_and_nothing_else(tmp_path: Path) -> None:
+    gone = {"model.csr.safetensors", "model.csr.fp16.safetensors", "model.dense.safetensors"}
+    kept = {"model.safetensors", "mine.csr.safetensors", "README.md", "model.csr.txt"}
+    for name in gone | kept:
+        (tmp_path / name).touch()
+    remove_exports(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_an_unfinished_run_may_be_begun_again(tmp_path: Path) -> None:

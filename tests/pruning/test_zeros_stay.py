@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Cubic, Gradual, Schedule
+from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule
 
 Build = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -51,3 +51,24 @@ def test_zeros_stay_zero_for_a_thousand_steps(build: Build, schedule: Schedule) 
                 assert not any(bits(moment)[dropped].any() for moment in moments), f"step {step}: a moment"
     # 32 x 4 = 128: round(115.2) = 115; 32 x 8 = 256: round(230.4) = 230
     assert [int(weight.count_nonzero()) for weight in weights] == [13, 26]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("rubbish", [-1.0, -0.0, float("nan"), float("inf")])
+def test_whatever_stands_at_a_dropped_place_becomes_plus_zero(dtype: torch.dtype, rubbish: float) -> None:
+    model = nn.Linear(10, 10, bias=False).to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    pruner = Pruner(model, optimizer, Hard(1))
+    for _ in range(2):
+        model(torch.ones(1, 10, dtype=dtype)).sum().backward()
+        optimizer.step()
+        dropped = ~pruner.masks["weight"]
+        with torch.no_grad():
+            model.weight[dropped] = rubbish
+        before = model.weight.detach().clone()
+        pruner.step()
+    weight = model.weight.detach()
+    assert int(dropped.sum()) == 90
+    assert not weight[dropped].any()
+    assert not weight[dropped].signbit().any()
+    assert torch.equal(weight[~dropped], before[~dropped])
