@@ -48,6 +48,9 @@ class Progress(Observer):
         """A step of plain dense training."""
         self._advance("training", record)
 
+    def note(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
     def figures(self, label: str, figures: Figures) -> None:
         told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self._console.print(f"{LABELS[label]}: {told} (test split)", highlight=False)

@@ -173,11 +173,14 @@ def _refuse_code_archives(path: Path, names: Sequence[str]) -> None:
         raise refusal(path, "a Keras archive", _FOREIGN_MAGIC[0][2])
 
 
+_TENSOR_PARTS = ("torch.", "collections.")  # what any pickled tensor names; what else is named tells more
+
+
 def _plain_pickle(path: Path) -> InputRefused:
     with path.open("rb") as file:
-        named = globals_named(file.read(PICKLE_SCAN_BYTES), limit=1)
+        named = globals_named(file.read(PICKLE_SCAN_BYTES), limit=1000)
     if named:
-        return names_code(path, named[0])
+        return names_code(path, next((name for name in named if not name.startswith(_TENSOR_PARTS)), named[0]))
     return refusal(path, "a plain Python pickle, not a file of torch.save", "save the tensors with `torch.save`")
 
 

@@ -53,11 +53,14 @@ def create_run_folder(path: Path, *, overwrite: bool) -> None:
         raise StorageError(f"{path}: cannot make the run folder ({error.strerror}); choose another --out") from error
 
 
-def remove_exports(run: Path) -> None:
-    """Take away what was exported from an older model of this folder."""
+def open_for_rewriting(run: Path, *, keep_metrics: bool) -> None:
+    """Take away what belongs to an older model here: its manifest first, so that no mixture looks finished."""
+    (run / MANIFEST).unlink(missing_ok=True)
     stem, suffix = MODEL.split(".")
     for exported in run.glob(f"{stem}.*.{suffix}"):
         exported.unlink()
+    if not keep_metrics:
+        (run / METRICS).unlink(missing_ok=True)
 
 
 def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
@@ -84,6 +87,8 @@ def dump_plain(value: object, indent: int | None = None) -> str:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.as_posix()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

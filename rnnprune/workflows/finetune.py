@@ -24,7 +24,7 @@ from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planne
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows.machine import find_device
 from rnnprune.workflows.run_output import Story, write_run
-from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, open_subject
+from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, notes_of, open_subject
 
 Phase = Literal["control", "pruning"]
 Figures = dict[str, float]
@@ -94,6 +94,9 @@ class Observer:
     def step(self, phase: Phase, record: StepRecord) -> None:
         """After every optimizer step."""
 
+    def note(self, text: str) -> None:
+        """Something about the data that a person should know."""
+
     def figures(self, label: str, figures: Figures) -> None:
         """After scoring "dense", "dense_control" or "sparse" on the test split."""
 
@@ -117,14 +120,17 @@ def finetune(request: FinetuneRequest, observer: Observer | None = None) -> Fine
     began = time.perf_counter()
     plan = _prepare(request)
     create_run_folder(plan.run, overwrite=request.overwrite)
-    figures = _train(plan, request, observer or Observer())
+    observer = observer or Observer()
+    for text in notes_of(plan.task):
+        observer.note(text)
+    figures = _train(plan, request, observer)
     metric = _metric(plan.task, figures)
     seconds = time.perf_counter() - began
     story = Story(
         subject=plan.subject,
         task=request.task.spec or plan.subject.task_metadata["task"],
         pruning={**asdict(request.pruning), "schedule": {"name": request.pruning.schedule, **asdict(plan.schedule)}},
-        recipe={**asdict(request.recipe), "steps": plan.total_steps, "control_lr": request.control_lr},
+        settings=asdict(request),
         metric=asdict(metric),
         figures=figures,
         seconds=seconds,

@@ -26,10 +26,9 @@ def find_device(name: str) -> torch.device:
     """`cpu` or `cuda`. UsageError when there is no such device here."""
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: torch knows no such device; use cpu or cuda") from error
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name}: no such device; use cpu or cuda")
+    return torch.device(name)
 
 
 def describe_machine() -> dict[str, Any]:

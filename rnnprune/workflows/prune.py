@@ -62,6 +62,7 @@ def prune(
         "saliency": "magnitude",
         "selection": asdict(selection),
     }
-    story = Story(subject, task=None, pruning=pruning, seconds=time.perf_counter() - began)
+    settings = {"checkpoint": checkpoint, "target": target, "selection": asdict(selection), "out": out}
+    story = Story(subject, None, pruning, settings, seconds=time.perf_counter() - began)
     written = write_tensors(run, tensors, aliases, choices, story)
     return Pruned(run, target, written.achieved, written.per_tensor)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.container import write_dense
-from rnnprune.formats.run_folder import CARD, MODEL, remove_exports, sha256_of, write_manifest
+from rnnprune.formats.run_folder import CARD, MODEL, open_for_rewriting, sha256_of, write_manifest
 from rnnprune.pruning.selection import Choice
 from rnnprune.workflows.machine import describe_machine, versions
 from rnnprune.workflows.subject import Subject
@@ -19,12 +19,15 @@ from rnnprune.workflows.subject import Subject
 
 @dataclass(frozen=True)
 class Story:
-    """How the weights came about. `recipe`, `metric` and `figures` are empty where nothing was trained."""
+    """How the weights came about: `settings` is the whole resolved request.
+
+    `metric` and `figures` are empty where nothing was trained.
+    """
 
     subject: Subject
     task: str | None
     pruning: Mapping[str, Any]
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]
     metric: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -48,17 +51,18 @@ def write_tensors(
 ) -> Written:
     """Write model.safetensors, README.md and, last of all, rnnprune.json."""
     written = measure(tensors, aliases, choices)
+    checkpoint = {"path": str(story.subject.path), "sha256": sha256_of(story.subject.checkpoint.path)}
     choice_of = {choice.name: {"pruned": choice.pruned, "reason": choice.reason} for choice in choices}
-    remove_exports(run)
+    open_for_rewriting(run, keep_metrics=bool(story.metric))
     write_dense(run / MODEL, tensors, aliases, {**story.subject.task_metadata, "choices": choice_of})
     stacks = [f"{stack.prefix or 'top level'}: {stack.label}" for stack in story.subject.stacks]
     manifest = {
         "schema": 1,
-        "checkpoint": {"path": str(story.subject.path), "sha256": sha256_of(story.subject.checkpoint.path)},
+        "checkpoint": checkpoint,
         "task": story.task,
         "architecture": stacks,
         "pruning": story.pruning,
-        "recipe": story.recipe,
+        "settings": story.settings,
         "sparsity": {
             "target": story.pruning["target"],
             "achieved": written.achieved,

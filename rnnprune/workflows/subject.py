@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks
-from rnnprune.errors import UsageError
+from rnnprune.errors import InputRefused, UsageError
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
 from rnnprune.tasks.loader import builtin_task, load_task
@@ -74,8 +74,16 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
             raise UsageError("--batch-size and --seq-len belong to built-in tasks; set them inside your own task")
         return load_task(choice.spec, choice.data)
     if subject.task_metadata:
-        return builtin_task(subject.task_metadata, choice.data, **given)
+        try:
+            return builtin_task(subject.task_metadata, choice.data, **given)
+        except InputRefused as error:
+            raise InputRefused(f"{subject.checkpoint.path}: {error}") from error
     raise UsageError(_ways_on(subject, command))
+
+
+def notes_of(task: Task) -> tuple[str, ...]:
+    """What a built-in task has to say about how its data was found."""
+    return tuple(getattr(task, "notes", ()))
 
 
 def load_model(task: Task, subject: Subject) -> nn.Module:

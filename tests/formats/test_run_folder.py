@@ -13,8 +13,8 @@ from rnnprune.formats.run_folder import (
     create_run_folder,
     dump_plain,
     newest_run,
+    open_for_rewriting,
     read_manifest,
-    remove_exports,
     sha256_of,
     write_manifest,
 )
@@ -80,8 +80,15 @@ def test_exports_of_an_older_model_go_and_nothing_else(tmp_path: Path) -> None:
     kept = {"model.safetensors", "mine.csr.safetensors", "README.md", "model.csr.txt"}
     for name in gone | kept:
         (tmp_path / name).touch()
-    remove_exports(tmp_path)
+    open_for_rewriting(tmp_path, keep_metrics=True)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_rewriting_takes_the_manifest_first_and_the_curve_of_another_training(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", 1000)
+    (run / "metrics.jsonl").touch()
+    open_for_rewriting(run, keep_metrics=False)
+    assert list(run.iterdir()) == []
 
 
 def test_an_unfinished_run_may_be_begun_again(tmp_path: Path) -> None:

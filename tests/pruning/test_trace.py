@@ -167,6 +167,43 @@ def test_an_exact_cut_logs_the_smallest_saliency_it_kept() -> None:
                 assert group.threshold == pytest.approx(abs(moment.before[name][moment.masks[name]]).min(), rel=1e-6)
 
 
+# Literal and revive
+
+
+@pytest.mark.parametrize("schedule", [Gradual(1, 4, 12, 1), Cubic(1, 12, 1)], ids=["gradual", "cubic"])
+def test_gradients_that_pass_by_the_hooks_bring_nothing_back_and_the_count_stays_exact(schedule: Schedule) -> None:
+    layer = nn.Linear(20, 20, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    pruner = Pruner(layer, optimizer, schedule)
+    for _ in range(12):
+        old = pruner.masks["weight"]
+        layer.weight.grad = torch.randn(20, 20)  # assigned, as an all-reduce of one's own does; no hook sees it
+        optimizer.step()
+        pruner.step()
+        assert not (pruner.masks["weight"] & ~old).any()
+    assert int(layer.weight.count_nonzero()) == 40
+
+
+def test_going_on_with_a_lower_target_brings_nothing_back() -> None:
+    model, optimizer, pruner = start(Hard(1))
+    list(run(model, optimizer, pruner, 1))
+    lower = Pruner(model, optimizer, Hard(2), target=0.5)
+    lower.load_state_dict(pruner.state_dict())
+    list(run(model, optimizer, lower, 1))
+    assert {name: mask.tolist() for name, mask in lower.masks.items()} == {
+        name: mask.tolist() for name, mask in pruner.masks.items()
+    }
+
+
+def test_revive_leaves_dropped_weights_their_gradients_and_moments_until_the_end() -> None:
+    model, optimizer, pruner = start(Gradual(4, 8, 20, 2, revive=True))
+    for moment in run(model, optimizer, pruner, 22):
+        dropped = torch.from_numpy(~moment.masks["rnn.weight_hh_l0"])
+        moments = optimizer.state[model.rnn.weight_hh_l0]["exp_avg"][dropped]
+        assert moment.step < 6 or len(moments)
+        assert moments.all() if moment.step < 20 else not moments.any()
+
+
 # The guard
 
 

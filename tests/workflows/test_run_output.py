@@ -69,7 +69,7 @@ def test_the_manifest_names_the_files_by_their_sha256(result: FinetuneResult) ->
     assert manifest["architecture"] == ["rnn: GRU 8 -> 16"]
     assert manifest["pruning"]["target"] == manifest["sparsity"]["target"] == 0.8
     assert manifest["pruning"]["schedule"]["end_step"] <= STEPS
-    assert manifest["recipe"]["steps"] == STEPS
+    assert manifest["settings"]["recipe"]["steps"] == STEPS
     assert manifest["sparsity"]["per_tensor"] == result.per_tensor
     sizes = {name: rows * cols for name, (rows, cols) in PRUNED.items()}
     zeros = sum(round(0.8 * n) for n in sizes.values())
