@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rnnprune.errors import UsageError as UsageError
     from rnnprune.formats.checkpoint import read_checkpoint as read_checkpoint
     from rnnprune.formats.sparse import read_sparse as read_sparse
+    from rnnprune.pruning.options import Block as Block
     from rnnprune.pruning.options import Selection as Selection
     from rnnprune.pruning.options import Timing as Timing
     from rnnprune.pruning.pruner import Pruner as Pruner
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Block": "rnnprune.pruning.options",
     "Cubic": "rnnprune.pruning.schedules",
     "Diverged": "rnnprune.errors",
     "GoalMissed": "rnnprune.errors",

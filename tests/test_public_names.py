@@ -10,6 +10,7 @@ import pytest
 import rnnprune
 
 NAMES = [
+    "Block",
     "Cubic",
     "Diverged",
     "GoalMissed",

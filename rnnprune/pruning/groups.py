@@ -24,7 +24,7 @@ from rnnprune.pruning.schedules import Cut
 ScoreOf = Callable[["MaskedWeight"], Tensor]
 
 
-_BITS_OF_ITEMSIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_BITS_OF_ITEMSIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class MaskedWeight:

@@ -64,9 +64,6 @@ class Selection:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "block", Block(*self.block))  # a plain (8, 4) is welcome
-
 
 @dataclass(frozen=True)
 class PruningOptions:

@@ -156,7 +156,10 @@ class Pruner:
         return isinstance(schedule, Gradual) and schedule.revive and self.step_count < schedule.end_step
 
     def _score(self, weight: MaskedWeight) -> Tensor:
-        return self._saliency(weight.weight, self._optimizer.state.get(weight.weight, {}))
+        try:
+            return self._saliency(weight.weight, self._optimizer.state.get(weight.weight, {}))
+        except UsageError as error:
+            raise UsageError(f"{weight.name}: {error}") from error
 
     def _update_masks(self) -> PruningUpdate | None:
         if self.schedule.cut_at(self.step_count, self.target, q=0.0) is None:
@@ -227,6 +230,8 @@ def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[
     weights, decided = [], []
     for shared in sharers.values():
         left_out = next((choice for choice in shared if not choice.pruned), None)
+        if len({(tensors[choice.name].shape, tensors[choice.name].stride()) for choice in shared}) > 1:
+            left_out = shared[0]._replace(pruned=False, reason="one storage, in another layout")
         if left_out is None:
             distinct = {id(tensors[choice.name]): tensors[choice.name] for choice in shared}
             weights.append(MaskedWeight(shared[0].name, shared[0].role, list(distinct.values())))

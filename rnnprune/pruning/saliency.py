@@ -33,7 +33,8 @@ def fisher(weight: Float[Tensor, "*shape"], state: Mapping[str, Any]) -> Float[T
     if second_moment is None:
         raise UsageError(
             "saliency 'fisher' reads the optimizer's second moments (`exp_avg_sq` of Adam, AdamW, NAdam, RAdam), and "
-            "this optimizer keeps none for a weight to be pruned; use one of these, or saliency 'magnitude'"
+            "this optimizer keeps none here; use one of these, or saliency 'magnitude' (a weight that never gets a "
+            "gradient has none under any optimizer: exclude it)"
         )
     return _at_least_float32(weight.detach()).abs() * _at_least_float32(second_moment).sqrt()
 

@@ -62,7 +62,7 @@ def train(
 ) -> Iterator[StepRecord]:
     """Train in place, one record per optimizer step. Gradients are masked as they are accumulated, then clipped.
 
-    Raises Diverged at the first loss that is not finite: before the step, so the weights are still the last good ones.
+    Raises Diverged at the first loss that is not finite, before the step.
     """
     torch.manual_seed(recipe.seed)
     device, sparsity = next(model.parameters()).device, 0.0
@@ -89,13 +89,14 @@ def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:
 
     Raises UsageError when the figure that the task calls its metric is missing.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.inference_mode():
             figures = {name: float(value) for name, value in task.evaluate(model, split).items()}
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     if task.metric not in figures:
         raise UsageError(
             f"the task's metric is {task.metric!r}, but its evaluate() returned only {', '.join(figures) or 'nothing'}"
