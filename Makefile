@@ -1,6 +1,7 @@
 # make demo    fetch a real checkpoint, prune it to 90 %, export, measure: ends with one table
 # make test    all tests; make test-fast leaves the slow ones out
 # make lint    formatting, types, and who may import whom
+# make sanitize  the C code under ASan and UBSan
 # make bench   time a pruned LSTM with 1024 units, dense against sparse
 # Everything is installed into .venv, at the versions of constraints.txt.
 
@@ -8,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast lint bench sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -29,7 +30,22 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python examples/bench_lstm.py
 
-$(READY): pyproject.toml constraints.txt
+# The native engine under AddressSanitizer and UndefinedBehaviorSanitizer, with its own tests.
+SANITIZED := build/sanitized
+sanitize: $(READY)
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r rnnprune tests setup.py pyproject.toml $(SANITIZED)/
+	rm -f $(SANITIZED)/rnnprune/kernels/_native*.so
+	cd $(SANITIZED) && \
+	    CFLAGS="-O1 -g -UNDEBUG -Werror -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=address,undefined" \
+	    LDFLAGS="-fsanitize=address,undefined" $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace --force
+	cd $(SANITIZED) && \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=. \
+	    $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider tests/kernels/test_native.py tests/kernels/test_native_layer.py
+
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard rnnprune/kernels/native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
