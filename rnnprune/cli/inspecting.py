@@ -21,8 +21,9 @@ def export(
     form: Annotated[
         ExportFormat, typer.Option("--format", help="csr: a file as small as the model is sparse.")
     ] = "csr",
-    values: Annotated[Values, typer.Option("--values", help="Number format of the matrices.")] = "fp32",
+    values: Annotated[Values, typer.Option("--values", help="Number format of the matrices.")] = "keep",
     out: o.Out = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace any file of that name.")] = False,
     json: o.Json = False,
     config: o.Config = None,
 ) -> None:
@@ -30,7 +31,7 @@ def export(
     from rnnprune.cli import render
     from rnnprune.workflows import export as workflow
 
-    result = workflow.export(source, form, values, out)
+    result = workflow.export(source, form, values, out, overwrite=overwrite)
     render.tell_subject(source, result.source)
     render.show(result, json)
 

@@ -108,7 +108,7 @@ def _(result: Pruned) -> None:
 
 @_print.register
 def _(result: Exported) -> None:
-    share = result.bytes / result.dense_bytes
+    share = result.bytes / max(result.dense_bytes, 1)
     print(
         f"{result.path}: {human_bytes(result.bytes)}, {share:.1%} of {human_bytes(result.dense_bytes)} dense fp32; "
         "read back and compared"

@@ -48,6 +48,7 @@ def train_lm(
     optimizer: o.Optimizer = "adam",
     lr: o.LearningRate = 2e-3,
     seed: o.Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint.")] = False,
     device: o.Device = "cpu",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -61,6 +62,7 @@ def train_lm(
     from rnnprune.workflows import train as workflow
 
     machine.set_threads(threads)
+    workflow.require_free(out, overwrite=overwrite)
     spec = LmModelSpec(level, cell, hidden, layers, embedding, dropout)
     task = LmTask.from_text(
         data,
@@ -119,10 +121,8 @@ def finetune(
     from rnnprune.cli import render
     from rnnprune.cli.progress import Progress
     from rnnprune.workflows import finetune as workflow
-    from rnnprune.workflows import machine
     from rnnprune.workflows.subject import TaskChoice
 
-    machine.set_threads(threads)
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
     selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
     request = workflow.FinetuneRequest(
@@ -144,6 +144,7 @@ def finetune(
         out=out,
         overwrite=overwrite,
         device=device,
+        threads=threads,
     )
     with Progress() as progress:
         result = workflow.finetune(request, progress)

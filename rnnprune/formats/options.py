@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 ExportFormat = Literal["csr", "dense"]
-Values = Literal["fp32", "fp16", "bf16"]
+Values = Literal["keep", "fp32", "fp16", "bf16"]

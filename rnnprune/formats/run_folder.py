@@ -11,23 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rnnprune.errors import InputRefused, StorageError, UsageError
+from rnnprune.errors import StorageError, UsageError
 from rnnprune.formats.atomic import write_atomic
 
 MODEL = "model.safetensors"
 MANIFEST = "rnnprune.json"
 METRICS = "metrics.jsonl"
-UNFINISHED_METRICS = "metrics.unfinished.jsonl"
+STAGE = ".unfinished"
 CARD = "README.md"
+
+_EXPORTED = re.compile(r"model\.(csr|dense)(\.\w+)?\.safetensors")
 
 
 def is_run_folder(path: Path) -> bool:
     """Whether a finished run lies there."""
-    return (path / MANIFEST).is_file()
+    try:
+        return (path / MANIFEST).is_file()
+    except OSError:  # a folder that may not be looked into, a name too long
+        return False
 
 
 def newest_run(folder: Path) -> Path:
@@ -41,44 +48,48 @@ def newest_run(folder: Path) -> Path:
     return max(runs, key=lambda run: (run / MANIFEST).stat().st_mtime_ns)
 
 
-def create_run_folder(path: Path, *, overwrite: bool) -> None:
-    """Make the folder before any work is spent. A finished run in it is refused unless `overwrite`, and even then it
-    stays as it is until the new one has finished.
+def open_stage(run: Path, *, overwrite: bool) -> Path:
+    """The folder inside `run` in which a new run is put together; `publish` makes it the run.
+
+    Called before any work is spent. What stands in `run` stays as it is until then: a finished run is refused unless
+    `overwrite`, anything else that is not ours always.
     """
-    if is_run_folder(path) and not overwrite:
-        raise UsageError(f"{path} already holds a finished run; choose another --out, or pass --overwrite")
+    if is_run_folder(run) and not overwrite:
+        raise UsageError(f"{run} already holds a finished run; choose another --out, or pass --overwrite")
+    stage = run / STAGE
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
+        if not is_run_folder(run) and any(path != stage for path in run.iterdir()):
+            raise UsageError(f"{run} holds other files and no run; choose another --out, a new folder")
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir()
     except OSError as error:
-        raise StorageError(f"{path}: cannot make the run folder ({error.strerror}); choose another --out") from error
+        raise StorageError(f"{run}: cannot make the run folder ({error.strerror}); choose another --out") from error
+    return stage
 
 
-def open_for_rewriting(run: Path, *, keep_metrics: bool) -> None:
-    """Take away what belongs to an older model here: its manifest first, so that no mixture looks finished."""
-    (run / MANIFEST).unlink(missing_ok=True)
-    stem, suffix = MODEL.split(".")
-    for exported in run.glob(f"{stem}.*.{suffix}"):
-        exported.unlink()
-    if not keep_metrics:
-        (run / METRICS).unlink(missing_ok=True)
+def publish(run: Path) -> None:
+    """Move what was staged into the run folder, in place of an older run and of what was exported from it.
+
+    The old manifest goes first and the new one comes last, so that no mixture of two runs looks finished.
+    """
+    stage = run / STAGE
+    try:
+        for name in (MANIFEST, METRICS):
+            (run / name).unlink(missing_ok=True)
+        for path in run.iterdir():
+            if _EXPORTED.fullmatch(path.name):
+                path.unlink()
+        for path in sorted(stage.iterdir(), key=lambda path: path.name == MANIFEST):
+            path.replace(run / path.name)
+        stage.rmdir()
+    except OSError as error:
+        raise StorageError(f"{run} cannot be written: {error.strerror}; the new run is whole in {stage}") from error
 
 
 def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
-    """Write rnnprune.json, last of all: a folder without one is no finished run."""
+    """Write rnnprune.json: a folder without one is no finished run."""
     write_atomic(run / MANIFEST, dump_plain(manifest, indent=2).encode() + b"\n")
-
-
-def read_manifest(run: Path) -> dict[str, Any]:
-    """rnnprune.json as plain data. InputRefused when it is damaged."""
-    try:
-        manifest = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputRefused(
-            f"{run / MANIFEST}: not readable as JSON ({error}); run `rnnprune finetune` again"
-        ) from error
-    if not isinstance(manifest, dict):
-        raise InputRefused(f"{run / MANIFEST}: JSON, but not an object; run `rnnprune finetune` again")
-    return manifest
 
 
 def dump_plain(value: object, indent: int | None = None) -> str:

@@ -75,7 +75,7 @@ def load_task(spec: str, data: Path | None = None) -> Task:
         raise UsageError(
             f"{_line_of(make, task_spec)}: {task_spec.function}() returned {_described(task)}, which is not a task: "
             + "; ".join(problems)
-            + "; `rnnprune task new` writes a template with all of them"
+            + "; rnnprune/tasks/protocol.py shows all of them"
         )
     return cast(Task, task)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from rnnprune.errors import StorageError, UsageError
-from rnnprune.formats.run_folder import METRICS, UNFINISHED_METRICS, create_run_folder, dump_plain
+from rnnprune.formats.run_folder import METRICS, dump_plain, open_stage
 from rnnprune.pruning.options import PruningOptions
 from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.schedules import Schedule, plan_schedule
@@ -22,7 +23,7 @@ from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
 from rnnprune.training.recipe import Recipe
-from rnnprune.workflows.machine import find_device
+from rnnprune.workflows.machine import find_device, set_threads
 from rnnprune.workflows.run_output import Story, write_run
 from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, notes_of, open_subject
 
@@ -48,6 +49,7 @@ class FinetuneRequest:
     out: Path | None = None
     overwrite: bool = False
     device: str = "cpu"
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,11 @@ def finetune(request: FinetuneRequest, observer: Observer | None = None) -> Fine
     """Prune while training, score the dense model before and the sparse one after, and write the run folder."""
     began = time.perf_counter()
     plan = _prepare(request)
-    create_run_folder(plan.run, overwrite=request.overwrite)
+    stage = open_stage(plan.run, overwrite=request.overwrite)
     observer = observer or Observer()
     for text in notes_of(plan.task):
         observer.note(text)
-    figures = _train(plan, request, observer)
+    figures = _train(plan, request, observer, stage / METRICS)
     metric = _metric(plan.task, figures)
     seconds = time.perf_counter() - began
     story = Story(
@@ -135,7 +137,7 @@ def finetune(request: FinetuneRequest, observer: Observer | None = None) -> Fine
         figures=figures,
         seconds=seconds,
     )
-    written = write_run(plan.run, plan.model, plan.pruner.choices, story)
+    written = write_run(plan.run, stage, plan.model, plan.pruner.choices, story)
     return FinetuneResult(
         plan.run, request.pruning.target, written.achieved, written.per_tensor, metric, plan.total_steps, seconds
     )
@@ -143,7 +145,8 @@ def finetune(request: FinetuneRequest, observer: Observer | None = None) -> Fine
 
 def _prepare(request: FinetuneRequest) -> _Plan:
     options = request.pruning
-    _require_moments(request)
+    set_threads(request.threads)
+    _check(request)
     subject = open_subject(request.checkpoint)
     task = find_task(subject, request.task, "finetune")
     model = load_model(task, subject).to(find_device(request.device))
@@ -157,15 +160,14 @@ def _prepare(request: FinetuneRequest) -> _Plan:
     return _Plan(subject, task, model, optimizer, schedule, pruner, total_steps, run)
 
 
-def _train(plan: _Plan, request: FinetuneRequest, observer: Observer) -> dict[str, dict[Split, Figures]]:
+def _train(plan: _Plan, request: FinetuneRequest, observer: Observer, metrics: Path) -> dict[str, dict[Split, Figures]]:
     """Train the control, then the pruned model; the figures of both and of the model as it came."""
     model, task = plan.model, plan.task
     control = copy.deepcopy(model) if request.control else None
     figures = {"dense": _score(model, task, observer, "dense")}
-    unfinished = plan.run / UNFINISHED_METRICS  # an older run's curve stays until this one has finished
-    with _open_metrics(unfinished) as curve:
+    with _open_metrics(metrics) as curve:
         if control is not None:
-            recipe = replace(request.recipe, lr=request.control_lr or request.recipe.lr)
+            recipe = replace(request.recipe, lr=request.recipe.lr if request.control_lr is None else request.control_lr)
             for record in train(control, task, recipe, build_optimizer(control, recipe), plan.total_steps):
                 _observe("control", record, curve, observer)
             figures["dense_control"] = _score(control, task, observer, "dense_control")
@@ -173,17 +175,18 @@ def _train(plan: _Plan, request: FinetuneRequest, observer: Observer) -> dict[st
             _observe("pruning", record, curve, observer)
     plan.pruner.close()
     figures["sparse"] = _score(model, task, observer, "sparse")
-    with _writing(plan.run / METRICS):
-        unfinished.replace(plan.run / METRICS)
     return figures
 
 
 def default_run(checkpoint: Path, target: float) -> Path:
     """`<stem>-s<target in percent>` in the current folder."""
-    return Path(f"{checkpoint.resolve().stem}-s{target * 100:g}")
+    found = checkpoint.resolve()
+    return Path(f"{found.name if found.is_dir() else found.stem}-s{target * 100:g}")
 
 
-def _require_moments(request: FinetuneRequest) -> None:
+def _check(request: FinetuneRequest) -> None:
+    if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):
+        raise UsageError("--control-lr goes with --control, and must be above 0")
     if request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
         raise UsageError(
             "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnprune.architecture import roles_from_shapes
-from rnnprune.formats.run_folder import create_run_folder
+from rnnprune.formats.run_folder import open_stage
 from rnnprune.pruning.groups import group_weights
 from rnnprune.pruning.options import Selection, require_target
 from rnnprune.pruning.pruner import tie
@@ -55,7 +55,7 @@ def prune(
         weight.apply_to(weight.weight)
 
     run = out or default_run(checkpoint, target)
-    create_run_folder(run, overwrite=overwrite)
+    stage = open_stage(run, overwrite=overwrite)
     pruning = {
         "target": target,
         "schedule": {"name": "one shot"},
@@ -64,5 +64,5 @@ def prune(
     }
     settings = {"checkpoint": checkpoint, "target": target, "selection": asdict(selection), "out": out}
     story = Story(subject, None, pruning, settings, seconds=time.perf_counter() - began)
-    written = write_tensors(run, tensors, aliases, choices, story)
+    written = write_tensors(run, stage, tensors, aliases, choices, story)
     return Pruned(run, target, written.achieved, written.per_tensor)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.container import write_dense
-from rnnprune.formats.run_folder import CARD, MODEL, open_for_rewriting, sha256_of, write_manifest
+from rnnprune.formats.run_folder import CARD, MODEL, publish, sha256_of, write_manifest
 from rnnprune.pruning.selection import Choice
 from rnnprune.workflows.machine import describe_machine, versions
 from rnnprune.workflows.subject import Subject
@@ -40,21 +40,25 @@ class Written(NamedTuple):
     per_tensor: dict[str, float]
 
 
-def write_run(run: Path, model: nn.Module, choices: Sequence[Choice], story: Story) -> Written:
+def write_run(run: Path, stage: Path, model: nn.Module, choices: Sequence[Choice], story: Story) -> Written:
     """Write a live model's run folder; see `write_tensors`."""
     tensors, aliases = state_of(model)
-    return write_tensors(run, tensors, aliases, choices, story)
+    return write_tensors(run, stage, tensors, aliases, choices, story)
 
 
 def write_tensors(
-    run: Path, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], choices: Sequence[Choice], story: Story
+    run: Path,
+    stage: Path,
+    tensors: Mapping[str, Tensor],
+    aliases: Mapping[str, str],
+    choices: Sequence[Choice],
+    story: Story,
 ) -> Written:
-    """Write model.safetensors, README.md and, last of all, rnnprune.json."""
+    """Write model.safetensors, README.md and rnnprune.json to the stage, then make it the run."""
     written = measure(tensors, aliases, choices)
     checkpoint = {"path": str(story.subject.path), "sha256": sha256_of(story.subject.checkpoint.path)}
     choice_of = {choice.name: {"pruned": choice.pruned, "reason": choice.reason} for choice in choices}
-    open_for_rewriting(run, keep_metrics=bool(story.metric))
-    write_dense(run / MODEL, tensors, aliases, {**story.subject.task_metadata, "choices": choice_of})
+    write_dense(stage / MODEL, tensors, aliases, {**story.subject.task_metadata, "choices": choice_of})
     stacks = [f"{stack.prefix or 'top level'}: {stack.label}" for stack in story.subject.stacks]
     manifest = {
         "schema": 1,
@@ -73,10 +77,11 @@ def write_tensors(
         "seconds": story.seconds,
         "machine": describe_machine(),
         "versions": versions(),
-        "files": {MODEL: {"sha256": sha256_of(run / MODEL), "bytes": (run / MODEL).stat().st_size}},
+        "files": {MODEL: {"sha256": sha256_of(stage / MODEL), "bytes": (stage / MODEL).stat().st_size}},
     }
-    write_atomic(run / CARD, _card(story, written, stacks).encode())
-    write_manifest(run, manifest)
+    write_atomic(stage / CARD, _card(story, written, stacks).encode())
+    write_manifest(stage, manifest)
+    publish(run)
     return written
 
 
@@ -85,8 +90,8 @@ def measure(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], choices: 
     pruned = dict.fromkeys(aliases.get(choice.name, choice.name) for choice in choices if choice.pruned)
     zeros = {name: tensors[name].numel() - int(tensors[name].count_nonzero()) for name in pruned}
     total = sum(tensors[name].numel() for name in pruned)
-    per_tensor = {name: zeros[name] / tensors[name].numel() for name in pruned}
-    return Written(sum(zeros.values()) / total, per_tensor)
+    per_tensor = {name: zeros[name] / max(tensors[name].numel(), 1) for name in pruned}
+    return Written(sum(zeros.values()) / max(total, 1), per_tensor)
 
 
 def state_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -70,7 +70,7 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
     sizes = {"batch_size": choice.batch_size, "length": choice.seq_len}
     given = {name: size for name, size in sizes.items() if size is not None}
     if choice.spec is not None:
-        if given:
+        if given and ":" in choice.spec:
             raise UsageError("--batch-size and --seq-len belong to built-in tasks; set them inside your own task")
         return load_task(choice.spec, choice.data)
     if subject.task_metadata:

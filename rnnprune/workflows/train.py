@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rnnprune.errors import StorageError
+from rnnprune.errors import StorageError, UsageError
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.tasks.lm import LmTask
 from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
@@ -41,6 +41,16 @@ class Trained:
         }
 
 
+def require_free(out: Path, *, overwrite: bool) -> None:
+    """Raise, before any work is spent, where the checkpoint could not be written or would replace a file."""
+    if not out.parent.is_dir():
+        raise StorageError(f"{out} cannot be written: there is no folder {out.parent}; create the folder first")
+    if out.is_dir():
+        raise StorageError(f"{out} cannot be written: a folder has that name; choose another name")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is already there; choose another --out, or pass --overwrite")
+
+
 def train_lm(
     task: LmTask,
     recipe: Recipe,
@@ -50,8 +60,6 @@ def train_lm(
 ) -> Trained:
     """Train a language model and save it, with all that later commands need to know, as one torch file."""
     began = time.perf_counter()
-    if not out.parent.is_dir():  # found out before any work is spent
-        raise StorageError(f"{out} cannot be written: there is no folder {out.parent}; create the folder first")
     torch.manual_seed(recipe.seed)
     model = task.build_model().to(find_device(device))
     total_steps = planned_steps(task, recipe)

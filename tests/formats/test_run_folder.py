@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rnnprune.errors import InputRefused, StorageError, UsageError
+from rnnprune.errors import StorageError, UsageError
 from rnnprune.formats.run_folder import (
-    create_run_folder,
     dump_plain,
     newest_run,
-    open_for_rewriting,
-    read_manifest,
+    open_stage,
+    publish,
     sha256_of,
     write_manifest,
 )
@@ -58,64 +57,54 @@ def test_no_run_at_all_says_how_to_make_one(tmp_path: Path) -> None:
         newest_run(tmp_path)
 
 
+def contents(run: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in run.iterdir() if path.is_file()}
+
+
 def test_a_finished_run_is_kept_unless_overwrite_is_asked_for(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", 1000)
-    before = (run / "rnnprune.json").read_bytes()
+    before = contents(run)
     with pytest.raises(UsageError, match="already holds a finished run; choose another --out, or pass --overwrite"):
-        create_run_folder(run, overwrite=False)
-    assert (run / "rnnprune.json").read_bytes() == before
+        open_stage(run, overwrite=False)
+    assert contents(run) == before
 
 
-def test_overwriting_keeps_the_older_run_whole_until_the_new_one_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_somebody_else_is_never_written_into(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "model.safetensors").write_text("precious")
+    with pytest.raises(UsageError, match=r"holds other files and no run; choose another --out"):
+        open_stage(tmp_path, overwrite=overwrite)
+    assert contents(tmp_path) == {"model.safetensors": "precious"}
+
+
+def test_an_older_run_is_whole_until_the_new_one_is_published(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", 1000)
-    (run / "metrics.jsonl").write_text("old\n")
-    before = (run / "rnnprune.json").read_bytes()
-    create_run_folder(run, overwrite=True)
-    assert (run / "rnnprune.json").read_bytes() == before
-    assert (run / "metrics.jsonl").read_text() == "old\n"
+    for name in ("model.csr.safetensors", "model.csr.fp16.safetensors", "model.best.safetensors", "metrics.jsonl"):
+        (run / name).write_text("old")
+    before = contents(run)
+    stage = open_stage(run, overwrite=True)
+    (stage / "model.safetensors").write_text("new")
+    write_manifest(stage, {"new": True})
+    assert contents(run) == before
 
-
-def test_exports_of_an_older_model_go_and_nothing_else(tmp_path: Path) -> None:
-    gone = {"model.csr.safetensors", "model.csr.fp16.safetensors", "model.dense.safetensors"}
-    kept = {"model.safetensors", "mine.csr.safetensors", "README.md", "model.csr.txt"}
-    for name in gone | kept:
-        (tmp_path / name).touch()
-    open_for_rewriting(tmp_path, keep_metrics=True)
-    assert {path.name for path in tmp_path.iterdir()} == kept
-
-
-def test_rewriting_takes_the_manifest_first_and_the_curve_of_another_training(tmp_path: Path) -> None:
-    run = finished_run(tmp_path / "run", 1000)
-    (run / "metrics.jsonl").touch()
-    open_for_rewriting(run, keep_metrics=False)
-    assert list(run.iterdir()) == []
+    publish(run)
+    after = {path.name: path.read_text() for path in run.iterdir()}
+    assert json.loads(after.pop("rnnprune.json")) == {"new": True}
+    assert after == {"model.safetensors": "new", "model.best.safetensors": "old"}, "exports and curve of the old one go"
 
 
 def test_an_unfinished_run_may_be_begun_again(tmp_path: Path) -> None:
-    create_run_folder(tmp_path / "deep" / "run", overwrite=False)
-    create_run_folder(tmp_path / "deep" / "run", overwrite=False)
-    assert (tmp_path / "deep" / "run").is_dir()
+    (open_stage(tmp_path / "deep" / "run", overwrite=False) / "metrics.jsonl").write_text("{}")
+    stage = open_stage(tmp_path / "deep" / "run", overwrite=False)
+    assert list(stage.iterdir()) == []
 
 
 @pytest.mark.parametrize("below", ["", "run"])
 def test_a_file_in_the_way_is_a_storage_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StorageError, match=r"taken.*cannot make the run folder.*choose another --out"):
-        create_run_folder(tmp_path / "taken" / below, overwrite=False)
+        open_stage(tmp_path / "taken" / below, overwrite=False)
     assert (tmp_path / "taken").read_text() == "a file"
-
-
-def test_a_manifest_comes_back(tmp_path: Path) -> None:
-    write_manifest(tmp_path, {"a": [1, 2.5, None, "é"], "b": {"c": True}})
-    assert read_manifest(tmp_path) == {"a": [1, 2.5, None, "é"], "b": {"c": True}}
-    assert (tmp_path / "rnnprune.json").read_bytes().endswith(b"}\n")
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b'"x"', b"\xff\xfe", b""])
-def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "rnnprune.json").write_bytes(content)
-    with pytest.raises(InputRefused, match=r"rnnprune\.json.*run `rnnprune finetune` again"):
-        read_manifest(tmp_path)
 
 
 def test_figures_that_are_not_finite_become_null_at_any_depth() -> None:
