@@ -201,39 +201,42 @@ def _module_engine(module: nn.Module, nbytes: int) -> LayerEngine:
 
 def loop_engine(engine: Engine, piece: Piece) -> LayerEngine:
     """The layer as a loop in Python over the engine's products."""
-    assert piece.stack is not None
-    stack, device = piece.stack, piece.tensors["weight_hh_l0"].device
     packed = {name: engine.pack(_copied(csr)) for name, csr in piece.csr.items()}
-    biases = [
-        piece.tensors[f"bias_{which}_l0"].unsqueeze(1) if stack.bias else torch.zeros(1, 1) for which in ("ih", "hh")
-    ]
-    gates = piece.tensors["weight_hh_l0"].shape[0]
-    bias_ih, bias_hh = (bias.to(device).expand(gates, 1) for bias in biases)
-    hr = packed.get("weight_hr_l0")
-
-    def layer_and_state(batch: int) -> tuple[Layer, State]:
-        ih, hh = (_narrow(packed[f"weight_{which}_l0"], batch) for which in ("ih", "hh"))
-        layer = Layer(stack.kind, ih, hh, bias_ih, bias_hh, None if hr is None else _narrow(hr, batch))
-        h = torch.zeros(stack.proj_size or stack.hidden_size, batch, device=device)
-        c = torch.zeros(stack.hidden_size, batch, device=device)
-        return layer, (h, c) if stack.kind == "lstm" else (h,)
 
     def run(x: Tensor) -> Tensor:
-        layer, state = layer_and_state(x.shape[1])
+        layer, state = _layer_and_state(piece, packed, x.shape[1])
         return run_layer(layer, x.transpose(1, 2), state)[0].transpose(1, 2)
 
     def start(x: Tensor) -> Callable[[int], Tensor]:
         frames = x.transpose(1, 2).contiguous().unbind(0)
-        layer, state = layer_and_state(x.shape[1])
+        layer, state = _layer_and_state(piece, packed, x.shape[1])
 
         def step(t: int) -> Tensor:
             nonlocal state
-            state = STEPS[stack.kind](layer, layer.weight_ih(frames[t]) + layer.bias_ih, state)
+            state = STEPS[layer.kind](layer, layer.weight_ih(frames[t]) + layer.bias_ih, state)
             return state[0]
 
         return step
 
     return LayerEngine(run, start, lambda h: h.T, _csr_nbytes(piece))
+
+
+def _layer_and_state(piece: Piece, packed: Mapping[str, Product], batch: int) -> tuple[Layer, State]:
+    """The layer over these products, and zeros to start from, on the device of the weights."""
+    stack, weight_hh = piece.stack, piece.tensors["weight_hh_l0"]
+    assert stack is not None
+    products = {name: _narrow(product, batch) for name, product in packed.items()}
+    none = weight_hh.new_zeros(weight_hh.shape[0])
+    layer = Layer(
+        kind=stack.kind,
+        weight_ih=products["weight_ih_l0"],
+        weight_hh=products["weight_hh_l0"],
+        bias_ih=piece.tensors.get("bias_ih_l0", none).unsqueeze(1),
+        bias_hh=piece.tensors.get("bias_hh_l0", none).unsqueeze(1),
+        weight_hr=products.get("weight_hr_l0"),
+    )
+    h, c = weight_hh.new_zeros(weight_hh.shape[1], batch), weight_hh.new_zeros(stack.hidden_size, batch)
+    return layer, (h, c) if stack.kind == "lstm" else (h,)
 
 
 def _narrow(product: Product, batch: int) -> Product:

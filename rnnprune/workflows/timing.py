@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 WARM_UP_ROUNDS = 3
-SHORTEST_SAMPLE = 500e-6  # seconds; shorter calls are repeated within one sample, or the clock would be measured
-LEAD_IN = (
-    1e-3  # seconds of untimed calls before a sample: they bring the caches back and let the last rival's threads rest
-)
+SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated within one sample, or the clock would be measured
+LEAD_IN = 2e-3  # seconds of untimed calls before a sample: caches come back, the last rival's threads go to rest
 NO_LEAD_IN_FROM = 20e-3  # seconds; a call this long does not notice
 
 
