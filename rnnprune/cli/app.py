@@ -54,4 +54,4 @@ def options(
     """Make trained recurrent networks (vanilla RNN, GRU, LSTM; PyTorch) small and fast, and measure it."""
 
 
-from rnnprune.cli import inspecting, training  # noqa: E402, F401 - the commands register themselves with `app`
+from rnnprune.cli import benching, inspecting, training  # noqa: E402, F401 - the commands register themselves with `app`

@@ -1,4 +1,4 @@
-"""`export`, `report`, `bench`, `evaluate`: the commands that look at models and ship them."""
+"""`export`, `report`, `evaluate`: the commands that look at models and ship them."""
 
 from __future__ import annotations
 
@@ -43,34 +43,6 @@ def report(source: Source = None, json: o.Json = False, config: o.Config = None)
     from rnnprune.workflows import report as workflow
 
     result = workflow.report(source)
-    render.tell_subject(source, result.path)
-    render.show(result, json)
-
-
-@app.command("bench", context_settings=o.SETTINGS)
-def bench(
-    source: Source = None,
-    batch: Annotated[str, typer.Option("--batch", help="Batch sizes: 1,16.")] = "1",
-    threads: Annotated[str | None, typer.Option("--threads", help="Thread counts: 1,2.")] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Time steps of a sequence.")] = 100,
-    rounds: Annotated[int, typer.Option("--rounds", help="Timed rounds; every engine runs once in each.")] = 20,
-    engines: Annotated[str | None, typer.Option("--engines", help="Only these: torch-csr,scipy-csr.")] = None,
-    json: o.Json = False,
-    config: o.Config = None,
-) -> None:
-    """Time this model's recurrent layers, dense against sparse, the rivals interleaved."""
-    from rnnprune.cli import render
-    from rnnprune.workflows import bench as workflow
-
-    request = workflow.BenchRequest(
-        path=source,
-        batches=o.integers("--batch", batch),
-        threads=() if threads is None else o.integers("--threads", threads),
-        steps=steps,
-        rounds=rounds,
-        engines=tuple(engines.split(",")) if engines else (),
-    )
-    result = workflow.bench(request)
     render.tell_subject(source, result.path)
     render.show(result, json)
 

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnprune.formats.run_folder import dump_plain
-from rnnprune.workflows.bench import Benchmark
 from rnnprune.workflows.evaluate import Evaluation
 from rnnprune.workflows.export import Exported
 from rnnprune.workflows.finetune import FinetuneResult
@@ -144,30 +143,3 @@ def _report_cells(tensor: TensorReport) -> list[str]:
     sizes = (getattr(tensor.bytes, each) for each in ("dense", "csr", "bitmask", "file", "runtime"))
     reason = tensor.reason if not tensor.pruned else f"yes: {tensor.reason}" if tensor.reason else ""
     return [tensor.name, shape, f"{tensor.nnz:,}", f"{tensor.sparsity:.2%}", *map(human_bytes, sizes), reason]
-
-
-@_print.register
-def _(result: Benchmark) -> None:
-    table = _table("work", "batch", "threads", "engine", "median us", "quartiles", "x dense", "max error")
-    for row in result.rows:
-        work = (
-            f"{row.op} {row.shape}" + (f", {row.steps} steps" if row.steps > 1 else "") + f", {row.sparsity:.1%} zeros"
-        )
-        timing = row.timing
-        table.add_row(
-            work,
-            str(row.batch),
-            str(row.threads),
-            row.engine,
-            f"{timing.median_us:,.1f}",
-            f"{timing.iqr_us:,.1f}",
-            f"{row.vs_dense:.2f}",
-            f"{row.max_error:.1e}",
-        )
-    _console().print(table)
-    for remark in result.left_out:
-        print(f"left out: {remark}")
-    machine = result.machine
-    print(
-        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}; x dense: above 1 is faster than dense"
-    )

@@ -1,163 +1,154 @@
-"""`rnnprune bench`: this model's recurrent layers, dense against sparse, on this machine."""
+"""`rnnprune bench`: dense against sparse, on a model's own layers or on given shapes, on this machine."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from rnnprune.errors import UsageError
-from rnnprune.workflows.machine import describe_machine, set_threads
-from rnnprune.workflows.rivals import DENSE, ENGINE_NAMES, Work, layer_work, matrix_work
-from rnnprune.workflows.subject import Subject, open_subject
-from rnnprune.workflows.timing import Timing, interleave
+from rnnprune.workflows.bench_measure import check_engines, measure
+from rnnprune.workflows.bench_pieces import PAPER_SPARSITY, UNSTRUCTURED, Piece, parse_shapes, pieces_of, random_piece
+from rnnprune.workflows.bench_rows import Benchmark, BreakEven, Row, SameAgain, describe
+from rnnprune.workflows.break_even import find_break_even
+from rnnprune.workflows.machine import describe_machine, find_device, set_threads
+from rnnprune.workflows.probe import probe_machine
+from rnnprune.workflows.rivals import Work, make_work
+from rnnprune.workflows.subject import open_subject
+
+MOST_BREAK_EVEN_ROUNDS = 9
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """`steps`: time steps of a sequence. `engines` empty: all; the dense rival always runs, since ratios need it."""
+    """`steps`: of a sequence, timed beside single steps; 1: single steps only.
+
+    `shapes`: see bench_pieces; `sparsity` and `block` belong to it. `engines` empty: all; the dense rival always runs,
+    since ratios need it. `memory`: the weights come from memory instead of the caches.
+    """
 
     path: Path | None = None
+    shapes: str | None = None
+    sparsity: tuple[float, ...] = ()
+    block: str | None = None
     batches: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = ()
     steps: int = 100
     rounds: int = 20
     engines: tuple[str, ...] = ()
+    memory: bool = False
+    break_even: bool = False
+    device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One engine on one piece of work. `engine` is what really ran; `max_error` is relative to the largest output."""
-
-    op: str
-    shape: str
-    sparsity: float
-    batch: int
-    steps: int
-    threads: int
-    engine: str
-    timing: Timing
-    vs_dense: float
-    max_error: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The contract of `--json`."""
-        row = {key: value for key, value in asdict(self).items() if key != "timing"}
-        return {**row, "block": "1x1", "dtype": "int8" if "int8" in self.engine else "fp32", "device": "cpu"} | asdict(
-            self.timing
-        )
+def ignore(_: str) -> None:
+    """No one is told of the progress."""
 
 
-@dataclass(frozen=True)
-class Benchmark:
-    """All rows, the machine they were measured on, and what was left out with the reason."""
+def bench(request: BenchRequest, tell: Callable[[str], None] = ignore) -> Benchmark:
+    """Time every piece of work with all its rivals, interleaved; `tell` hears what is timed next.
 
-    path: Path
-    rows: tuple[Row, ...]
-    machine: dict[str, Any]
-    left_out: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The contract of `--json`."""
-        return {
-            "path": str(self.path),
-            "machine": self.machine,
-            "rows": [row.to_json() for row in self.rows],
-            "left_out": list(self.left_out),
-        }
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One piece of work: what is multiplied, how sparse it is."""
-
-    op: str
-    shape: str
-    sparsity: float
-    work: Work
-
-
-def bench(request: BenchRequest) -> Benchmark:
-    """Time every distinct recurrent layer and its recurrent matrix. The rivals of a row are interleaved."""
+    Raises UsageError for flags that contradict each other and where nothing can be timed.
+    """
     _check(request)
-    subject = open_subject(request.path)
-    if not subject.stacks:
-        raise UsageError(f"{subject.path}: no recurrent layer was recognised; `rnnprune report` says why")
+    path, pieces = _pieces(request)
     threads_before = torch.get_num_threads()
-    rows: list[Row] = []
-    left_out: dict[str, None] = {}
     try:
-        with torch.inference_mode():
-            for threads, batch in itertools.product(request.threads or (threads_before,), request.batches):
-                set_threads(threads)
-                for piece in _pieces(subject, batch, request.steps):
-                    rows += _measure(piece, request, batch, threads)
-                    left_out |= {f"{engine}, {piece.op}: {why}": None for engine, why in piece.work.left_out.items()}
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LSTM with projections is not supported with oneDNN")
+            if find_device(request.device).type == "cuda":
+                from rnnprune.workflows.bench_cuda import bench_cuda  # nobody without a GPU should wait for it
+
+                return bench_cuda(path, _works(request, pieces), request.engines, request.rounds)
+            return _bench_cpu(path, _works(request, pieces), request, tell)
     finally:
         torch.set_num_threads(threads_before)
-    return Benchmark(subject.path, tuple(rows), describe_machine(), tuple(left_out))
+
+
+def _bench_cpu(
+    path: Path | None, works: Iterator[Work], request: BenchRequest, tell: Callable[[str], None]
+) -> Benchmark:
+    rows: list[Row] = []
+    same_again: list[SameAgain] = []
+    break_even: list[BreakEven] = []
+    left_out: dict[str, None] = {}
+    threads: dict[int, None] = {}
+    for work in works:
+        set_threads(work.threads)
+        threads[work.threads] = None
+        measured = measure(work, request.engines, request.rounds, request.memory)
+        rows += measured.rows
+        same_again += measured.same_again
+        left_out |= {f"{engine}, {work.piece.op}: {why}": None for engine, why in measured.left_out.items()}
+        if measured.rows:
+            tell(f"timed {describe(measured.rows[0].case)}")
+            if request.break_even:
+                rounds = min(request.rounds, MOST_BREAK_EVEN_ROUNDS)
+                break_even += find_break_even(work, request.engines, rounds, request.memory)
+    if not rows:
+        raise UsageError(f"nothing could be timed: {'; '.join(left_out)}")
+    machine = {**describe_machine(), "probe": [probe_machine(count).to_json() for count in threads]}
+    return Benchmark(path, tuple(rows), machine, tuple(left_out), tuple(same_again), tuple(break_even))
+
+
+def _works(request: BenchRequest, pieces: Iterator[Piece]) -> Iterator[Work]:
+    """Every piece with every number of threads and every batch; layers as a sequence and as a stream."""
+    counts = request.threads or (torch.get_num_threads(),)
+    for piece in pieces:
+        modes = (1,) if piece.stack is None else dict.fromkeys((request.steps, 1))
+        for threads, batch, steps in itertools.product(counts, request.batches, modes):
+            yield make_work(piece, batch, steps, threads)
+
+
+def _pieces(request: BenchRequest) -> tuple[Path | None, Iterator[Piece]]:
+    if request.shapes is not None:
+        return None, _random_pieces(request, request.shapes)
+    subject = open_subject(request.path)
+    first = next(pieces_of(subject), None)
+    if first is None:
+        raise UsageError(
+            f"{subject.path}: no recurrent layer and no linear matrix was recognised; `rnnprune report` says why"
+        )
+    return subject.path, pieces_of(subject)
+
+
+def _random_pieces(request: BenchRequest, text: str) -> Iterator[Piece]:
+    default = PAPER_SPARSITY if "paper" in text.split(",") else (0.9,)
+    for shape, sparsity in itertools.product(parse_shapes(text), request.sparsity or default):
+        yield random_piece(shape, sparsity, _parse_block(request.block))
+
+
+def _parse_block(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return UNSTRUCTURED
+    rows, separator, cols = text.partition("x")
+    if not (separator and rows.isdigit() and cols.isdigit() and int(rows) and int(cols)):
+        raise UsageError(f"--block takes rows x columns such as 16x1; found {text!r}")
+    return int(rows), int(cols)
 
 
 def _check(request: BenchRequest) -> None:
-    if unknown := [engine for engine in request.engines if engine not in ENGINE_NAMES]:
-        raise UsageError(f"--engines: unknown {', '.join(unknown)}; there are {', '.join(ENGINE_NAMES)}")
-    for flag, values in (("--batch", request.batches), ("--steps", (request.steps,)), ("--rounds", (request.rounds,))):
+    if request.device == "cpu":
+        check_engines(request.engines)
+    elif find_device(request.device).type != "cuda":
+        raise UsageError(f"--device {request.device}: bench knows cpu and cuda")
+    counts = {"--batch": request.batches, "--steps": (request.steps,), "--rounds": (request.rounds,)}
+    for flag, values in (counts | {"--threads": request.threads}).items():
         if any(value < 1 for value in values):
             raise UsageError(f"{flag} must be at least 1, found {', '.join(map(str, values))}")
-
-
-def _pieces(subject: Subject, batch: int, steps: int) -> Iterator[Piece]:
-    """Layers of the same kind and sizes are timed once: the first of them stands for all."""
-    state_dict = subject.checkpoint.state_dict()
-    seen = set()
-    for stack in subject.stacks:
-        key = (stack.kind, stack.input_size, stack.hidden_size, stack.proj_size)
-        if key in seen:
-            continue
-        seen.add(key)
-        dot, end = f"{stack.prefix}." if stack.prefix else "", "" if stack.is_cell else "_l0"
-        weight_ih, weight_hh = (state_dict[f"{dot}weight_{which}{end}"] for which in ("ih", "hh"))
-        rows, cols = weight_hh.shape
-        yield Piece("matvec", f"{rows}x{cols}", _sparsity(weight_hh), matrix_work(weight_hh, batch))
-        both = torch.cat([weight_ih.flatten(), weight_hh.flatten()])
-        work = layer_work(stack, state_dict, batch, steps)
-        yield Piece(stack.kind, f"{stack.input_size}->{stack.hidden_size}", _sparsity(both), work)
-
-
-def _measure(piece: Piece, request: BenchRequest, batch: int, threads: int) -> list[Row]:
-    candidates = {
-        name: call
-        for name, call in piece.work.candidates.items()
-        if not request.engines or name == DENSE or name in request.engines
-    }
-    timings = interleave(candidates, request.rounds)
-    steps = 1 if piece.op == "matvec" else request.steps
-    return [
-        Row(
-            op=piece.op,
-            shape=piece.shape,
-            sparsity=piece.sparsity,
-            batch=batch,
-            steps=steps,
-            threads=threads,
-            engine=name,
-            timing=timings[name],
-            vs_dense=timings[DENSE].median_us / timings[name].median_us,
-            max_error=_max_error(call(), piece.work.truth),
-        )
-        for name, call in candidates.items()
-    ]
-
-
-def _sparsity(tensor: Tensor) -> float:
-    return 1.0 - int(tensor.count_nonzero()) / tensor.numel()
-
-
-def _max_error(output: Tensor, truth: Tensor) -> float:
-    largest = float(truth.abs().amax())
-    return float((output.double() - truth).abs().amax()) / (largest or 1.0)
+    if any(not 0 <= sparsity < 1 for sparsity in request.sparsity):
+        raise UsageError(f"--sparsity must lie in 0 to below 1, found {', '.join(map(str, request.sparsity))}")
+    if request.shapes is None:
+        if request.sparsity or request.block:
+            raise UsageError(
+                "--sparsity and --block belong to the random weights of --shapes; a model has its own zeros"
+            )
+    elif request.path is not None:
+        raise UsageError(f"either {request.path} or --shapes {request.shapes}, not both")
+    else:
+        parse_shapes(request.shapes)
+        _parse_block(request.block)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 WARM_UP_ROUNDS = 3
-SHORTEST_SAMPLE = 200e-6  # seconds; shorter calls are repeated within one sample, or the clock would be measured
+SHORTEST_SAMPLE = 1e-3  # seconds; shorter calls are repeated within one sample, or the clock would be measured
+LEAD_IN = 2e-3  # seconds of untimed calls before a sample: caches come back, the last rival's threads go to rest
+NO_LEAD_IN_FROM = 20e-3  # seconds; a call this long does not notice
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,12 @@ class Timing:
 def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """Time every call once a round, starting each round with another one, so that a busy spell hits all alike."""
     names = list(calls)
-    repeats = {name: _repeats(call) for name, call in calls.items()}
+    durations = {name: _duration(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in names}
     for round_ in range(WARM_UP_ROUNDS + rounds):
         first = round_ % len(names)
         for name in names[first:] + names[:first]:
-            seconds = _seconds(calls[name], repeats[name]) / repeats[name]
+            seconds = _sample(calls[name], durations[name])
             if round_ >= WARM_UP_ROUNDS:
                 samples[name].append(seconds * 1e6)
     return {name: summarise(values) for name, values in samples.items()}
@@ -42,9 +44,27 @@ def summarise(microseconds: list[float]) -> Timing:
     return Timing(float(median), min(microseconds), float(p90), float(high - low))
 
 
-def _repeats(call: Callable[[], object]) -> int:
+def fastest(call: Callable[[], object], seconds: float) -> float:
+    """The shortest of many calls within about this many seconds, and of five at least; in seconds."""
     call()
-    return max(1, round(SHORTEST_SAMPLE / _seconds(call, 1)))
+    end, found, count = time.perf_counter() + seconds, float("inf"), 0
+    while count < 5 or time.perf_counter() < end:
+        found, count = min(found, _seconds(call, 1)), count + 1
+    return found
+
+
+def _sample(call: Callable[[], object], duration: float) -> float:
+    """Seconds per call, after the lead-in."""
+    short = duration < NO_LEAD_IN_FROM
+    if short:
+        _seconds(call, max(2, round(LEAD_IN / duration)))
+    repeats = max(2 if short else 1, round(SHORTEST_SAMPLE / duration))
+    return _seconds(call, repeats) / repeats
+
+
+def _duration(call: Callable[[], object]) -> float:
+    call()
+    return max(1e-9, min(_seconds(call, 1) for _ in range(2)))
 
 
 def _seconds(call: Callable[[], object], repeats: int) -> float:

@@ -1,103 +1,114 @@
-"""A benchmark row names what really ran, and its error is measured against float64."""
+"""What is concluded from timings: goals, suspicion, break-even, equality; with made-up figures."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-import torch
-from torch import nn
 
-from rnnprune.architecture import find_stacks
-from rnnprune.errors import UsageError
-from rnnprune.workflows.bench import Benchmark, BenchRequest, bench
-from rnnprune.workflows.rivals import Work, layer_work
-from rnnprune.workflows.timing import interleave, summarise
+from rnnprune.errors import GoalMissed
+from rnnprune.workflows.bench_rows import Benchmark, Case, Row, SameAgain, by_case, describe
+from rnnprune.workflows.break_even import HIGHEST, bisect
+from rnnprune.workflows.timing import Timing, fastest, interleave, summarise
 
-QUICK = {"steps": 3, "rounds": 1}
+MATRIX = Case("matvec", "8x8", 0.9, "1x1", 1, 1, 1)
+LAYER = Case("lstm", "4->8", 0.9, "16x1", 2, 100, 2)
 
 
-def bench_of(tmp_path: Path, module: nn.Module, **more: object) -> Benchmark:
-    torch.save(module.state_dict(), tmp_path / "model.pt")
-    return bench(BenchRequest(tmp_path / "model.pt", **QUICK | more))
+def row(engine: str, vs_dense: float, error: float = 1e-7, case: Case = MATRIX) -> Row:
+    return Row(case, engine, Timing(1.0, 1.0, 1.0, 0.1), vs_dense, None, None, error, 8)
 
 
-def work_of(module: nn.RNNBase) -> Work:
-    state = module.state_dict()
-    (stack,) = find_stacks({name: tuple(tensor.shape) for name, tensor in state.items()}).stacks
-    with torch.inference_mode():
-        return layer_work(stack, state, batch=2, steps=4)
+def benchmark(*rows: Row) -> Benchmark:
+    return Benchmark(None, rows, {}, ())
 
 
-@pytest.mark.parametrize("make", [nn.GRU, nn.LSTM])
-def test_an_int8_row_shows_the_error_of_int8(tmp_path: Path, make: Callable[..., nn.RNNBase]) -> None:
-    errors = {row.engine: row.max_error for row in bench_of(tmp_path, make(24, 32)).rows if row.op != "matvec"}
-    assert set(errors) == {"torch-dense-fp32", "torch-dense-int8", "torch-csr", "scipy-csr"}
-    assert 1e-4 < errors.pop("torch-dense-int8") < 0.2
-    assert max(errors.values()) < 1e-5
+def test_the_goal_is_held_against_the_best_sparse_engine_of_the_worst_case() -> None:
+    result = benchmark(
+        row("torch-dense-fp32", 1.0), row("torch-dense-int8", 9.0), row("torch-csr", 2.0), row("native:sell8", 4.0),
+        row("torch-dense-fp32", 1.0, case=LAYER), row("native:16x1", 3.0, case=LAYER),
+    )  # fmt: skip
+    result.require_speedup(3.0)
+    told = (
+        r"^--min-speedup 3.5: lstm 4->8, 90.0% zeros in blocks 16x1, sequence of 100, batch 2, 2 threads, "
+        r"weights from cache: native:16x1, the best sparse engine, is 3.00 times as fast as dense$"
+    )
+    with pytest.raises(GoalMissed, match=told):
+        result.require_speedup(3.5)
 
 
-def test_there_is_no_int8_row_for_a_vanilla_rnn_which_torch_leaves_as_it_was(tmp_path: Path) -> None:
-    result = bench_of(tmp_path, nn.RNN(24, 32))
-    assert {row.engine for row in result.rows if row.op == "rnn"} == {"torch-dense-fp32", "torch-csr", "scipy-csr"}
-    assert result.left_out == ("torch-dense-int8, rnn: torch has no dynamic int8 RNN",)
+def test_a_wrong_result_or_none_reaches_no_goal() -> None:
+    with pytest.raises(GoalMissed, match="no sparse engine ran with the right result"):
+        benchmark(row("torch-dense-fp32", 1.0), row("native:sell8", 9.0, error=1e-3)).require_speedup(1.0)
 
 
-@pytest.mark.filterwarnings("ignore:LSTM with projections")
-@pytest.mark.parametrize(
-    "module",
-    [nn.GRU(5, 7), nn.LSTM(5, 7, 2, bidirectional=True), nn.LSTM(5, 8, proj_size=3), nn.RNN(5, 7, bias=False)],
-    ids=["gru", "stacked", "projected", "no bias"],
-)
-def test_every_candidate_computes_the_first_layer(module: nn.RNNBase) -> None:
-    work = work_of(module)
-    assert work.truth.dtype == torch.float64
-    assert work.truth.shape == (4, 2, module.proj_size or module.hidden_size)
-    for name, call in work.candidates.items():
-        tolerance = 0.1 if "int8" in name else 1e-5
-        torch.testing.assert_close(call().double(), work.truth, rtol=0, atol=tolerance)
+def test_only_float32_engines_are_held_to_rounding() -> None:
+    assert row("native:sell8", 1.0, 1.1e-5).is_suspect
+    assert row("native:sell8", 1.0, float("nan")).is_suspect
+    for exact in ("native:16x1:int8", "torch-dense-int8", "torch-dense-fp16", "torch-dense-fp32:tf32"):
+        assert not row(exact, 1.0, 1e-2).is_suspect
+    assert row("native:16x1:int8", 1.0).dtype == "int8"
+    assert row("torch-dense-fp32:graph", 1.0).dtype == "fp32"
 
 
-def test_layers_alike_are_timed_once_and_every_batch_on_its_own(tmp_path: Path) -> None:
-    twins = nn.ModuleDict({"a": nn.GRU(6, 8), "b": nn.GRU(6, 8), "c": nn.GRUCell(6, 9)})
-    rows = bench_of(tmp_path, twins, batches=(1, 2), engines=("torch-csr",)).rows
-    assert {(row.op, row.shape, row.batch) for row in rows} == {
-        (op, shape, batch)
-        for op, shape in (("matvec", "24x8"), ("gru", "6->8"), ("matvec", "27x9"), ("gru", "6->9"))
-        for batch in (1, 2)
-    }
-    assert len(rows) == 8 * 2
+def test_rows_of_one_case_stand_together() -> None:
+    first, second = row("torch-csr", 1.0), row("native:sell8", 2.0)
+    groups = by_case([first, row("native:sell8", 3.0, case=LAYER), second])
+    assert groups[MATRIX] == [first, second]
+    assert list(groups) == [MATRIX, LAYER]
+    assert describe(MATRIX) == "matvec 8x8, 90.0% zeros, batch 1, 1 thread, weights from cache"
+    step = replace(LAYER, steps=1, device="cuda")
+    assert describe(step) == "lstm 4->8, 90.0% zeros in blocks 16x1, one step, batch 2"
 
 
-def test_sparsity_of_a_row_is_that_of_its_matrices(tmp_path: Path) -> None:
-    module = nn.GRU(4, 4).requires_grad_(False)
-    module.weight_hh_l0[:, :3] = 0.0
-    rows = bench_of(tmp_path, module, engines=("scipy-csr",)).rows
-    assert {row.op: row.sparsity for row in rows} == {"matvec": 0.75, "gru": 0.375}
+def test_a_difference_within_the_quartiles_is_none() -> None:
+    first = Timing(100.0, 90.0, 120.0, 10.0)
+    assert SameAgain(MATRIX, first, Timing(109.0, 90.0, 120.0, 5.0)).is_equal
+    apart = SameAgain(MATRIX, first, Timing(80.0, 70.0, 90.0, 5.0))
+    assert not apart.is_equal
+    assert apart.ratio == 1.25
+    assert apart.spread == 0.1
 
 
-def test_the_number_of_threads_is_put_back(tmp_path: Path) -> None:
-    rows = bench_of(tmp_path, nn.GRU(4, 4), threads=(2,), engines=("scipy-csr",)).rows
-    assert {row.threads for row in rows} == {2}
-    assert torch.get_num_threads() == 1
+@pytest.mark.parametrize("truth", [0.3, 0.77, 0.9])
+def test_bisection_finds_where_sparse_starts_to_win(truth: float) -> None:
+    found = bisect(lambda sparsity: 1.0 + sparsity - truth)
+    assert found is not None
+    assert truth <= found <= truth + HIGHEST / 2**6
 
 
-def test_a_file_without_recurrent_layers_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no recurrent layer was recognised; `rnnprune report` says why"):
-        bench_of(tmp_path, nn.Linear(3, 3))
+@pytest.mark.parametrize(("speedup", "found"), [(lambda _: 2.0, 0.0), (lambda _: 0.5, None)])
+def test_bisection_has_an_answer_at_both_ends(speedup: Callable[[float], float], found: float | None) -> None:
+    assert bisect(speedup) == found
+
+
+def test_interleaving_times_every_call_in_every_round() -> None:
+    counts = {"a": 0, "b": 0}
+
+    def call(name: str) -> None:
+        counts[name] += 1
+        sum(range(20_000))
+
+    timings = interleave({name: lambda name=name: call(name) for name in counts}, rounds=2)
+    assert timings.keys() == counts.keys()
+    assert all(0 < each.min_us <= each.median_us <= each.p90_us for each in timings.values())
+    assert min(counts.values()) >= 5 * 2
+    assert 0 < fastest(lambda: None, 0.0) < 1
 
 
 def test_percentiles_by_hand() -> None:
     timing = summarise([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
-    assert (timing.median_us, timing.min_us, timing.p90_us, timing.iqr_us) == (6.0, 1.0, 10.0, 5.0)
+    assert timing == Timing(median_us=6.0, min_us=1.0, p90_us=10.0, iqr_us=5.0)
 
 
 def test_rivals_take_turns_in_every_round_and_in_starting_it() -> None:
     order: list[str] = []
 
     def call(name: str) -> Callable[[], object]:
-        return lambda: (order.append(name), sum(range(100_000)))  # long enough never to be repeated
+        return lambda: (order.append(name), sum(range(100_000)))
 
     interleave({"a": call("a"), "b": call("b")}, rounds=3)
-    assert "".join(order).endswith("abbaabbaabba"), order
+    turns = "".join(name for name, _ in itertools.groupby(order))
+    assert turns.endswith("abababa"), "ab ba ab ba ab ba, neighbours of one name joined"

@@ -1,0 +1,86 @@
+"""A benchmark for people: one table per case, remarks, and bars in plain text for `--plot`."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from rnnprune.cli import render
+from rnnprune.workflows.bench_rows import Benchmark, BreakEven, Case, Row, SameAgain, by_case, describe
+
+BAR = 40
+NOISY = 0.25  # spread of the dense engine from which a reader is warned
+COLUMNS = ("engine", "median us", "quartiles", "x dense", "x csr", "x int8", "max error", "weights", "of bound")
+
+
+def show(result: Benchmark, json: bool, plot: bool) -> None:
+    """Print one JSON object, or tables (and bars)."""
+    if json:
+        render.show(result, json=True)
+        return
+    console = render._console()
+    checks = {check.case: check for check in result.same_again}
+    for case, rows in by_case(result.rows).items():
+        console.print(_table(case, rows))
+        if case in checks:
+            print(f"  {_same_again(checks[case])}")
+        if plot:
+            print(bars(rows))
+        print()
+    for found in result.break_even:
+        print(_break_even(found))
+    for remark in result.left_out:
+        print(f"left out: {remark}")
+    _explain(result)
+
+
+def bars(rows: list[Row]) -> str:
+    """One line per engine; the longest bar is the slowest."""
+    longest, width = max(row.timing.median_us for row in rows), max(len(row.engine) for row in rows)
+    lines = []
+    for row in rows:
+        length = max(1, round(BAR * row.timing.median_us / longest))
+        lines.append(f"  {row.engine:<{width}} {'#' * length:<{BAR}} {row.timing.median_us:,.1f} us")
+    return "\n".join(lines)
+
+
+def _table(case: Case, rows: list[Row]) -> Table:
+    table = Table(title=describe(case), title_justify="left")
+    for number, column in enumerate(COLUMNS):
+        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        timing, share = row.timing, f"{row.bound.us / row.timing.median_us:.0%} {row.bound.by}" if row.bound else ""
+        ratios = ("" if ratio is None else f"{ratio:.2f}" for ratio in (row.vs_dense, row.vs_csr, row.vs_int8))
+        error = f"{row.max_error:.1e}{' !' if row.is_suspect else ''}"
+        size = render.human_bytes(row.nbytes)
+        table.add_row(row.engine, f"{timing.median_us:,.1f}", f"{timing.iqr_us:,.1f}", *ratios, error, size, share)
+    return table
+
+
+def _same_again(check: SameAgain) -> str:
+    verdict = "no difference" if check.is_equal else "a difference"
+    noise = "; too noisy to trust, measure again on a quiet machine" if check.spread > NOISY else ""
+    return f"dense against dense: {check.ratio:.2f}, {verdict}; spread {check.spread:.0%}{noise}"
+
+
+def _break_even(found: BreakEven) -> str:
+    _, *rest = describe(found.case).split(", ", 2)
+    where = f"{found.case.op} {found.case.shape}, {rest[-1]}"
+    if found.case.block != "1x1":
+        where += f", blocks {found.case.block}"
+    if found.sparsity is None:
+        return f"break-even: {where}: {found.engine} is slower than dense even at {found.highest:.0%} zeros"
+    if found.sparsity == 0:
+        return f"break-even: {where}: {found.engine} is as fast as dense even without zeros"
+    return f"break-even: {where}: {found.engine} is as fast as dense from {found.sparsity:.0%} zeros"
+
+
+def _explain(result: Benchmark) -> None:
+    machine = result.machine
+    for probe in machine.get("probe", []):
+        rates = ", ".join(f"{name} {rate:.0f}" for name, rate in probe["gbytes_per_core"].items())
+        loads = f"{probe['gloads_per_core']:.1f} vector loads per ns"
+        print(f"probe, {probe['threads']} thread(s), each: {loads}; GB/s from {rates}")
+    if any(row.is_suspect for row in result.rows):
+        print("! farther from float64 than float32 rounding explains")
+    where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    print(f"{where}, torch {machine['torch']}; x dense, x csr, x int8: above 1 is faster than that rival")
