@@ -30,7 +30,9 @@ def bench(
     block: Annotated[str | None, _option(WORK, "--block", "Of --shapes: zeros in blocks, 16x1.")] = None,
     batch: Annotated[str, _option(WORK, "--batch", "Batch sizes: 1,16.")] = "1",
     threads: Annotated[str | None, _option(WORK, "--threads", "Thread counts: 1,2.")] = None,
-    steps: Annotated[int, _option(WORK, "--steps", "Time steps of a sequence; single steps are timed too.")] = 100,
+    time_steps: Annotated[
+        int, _option(WORK, "--time-steps", "Time steps of a sequence; single steps are timed too.")
+    ] = 100,
     memory: Annotated[bool, _option(WORK, "--memory", "Weights from memory, not from the caches.")] = False,
     engines: Annotated[
         str | None, _option(ENGINES, "--engines", "Only these: torch-csr,native,native:sell8,native:16x1:int8.")
@@ -58,7 +60,7 @@ def bench(
         block=block,
         batches=o.integers("--batch", batch),
         threads=() if threads is None else o.integers("--threads", threads),
-        steps=steps,
+        steps=time_steps,
         rounds=rounds,
         engines=tuple(name.strip() for name in engines.split(",")) if engines else (),
         memory=memory,

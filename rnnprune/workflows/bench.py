@@ -136,7 +136,7 @@ def _check(request: BenchRequest) -> None:
         check_engines(request.engines)
     elif find_device(request.device).type != "cuda":
         raise UsageError(f"--device {request.device}: bench knows cpu and cuda")
-    counts = {"--batch": request.batches, "--steps": (request.steps,), "--rounds": (request.rounds,)}
+    counts = {"--batch": request.batches, "--time-steps": (request.steps,), "--rounds": (request.rounds,)}
     for flag, values in (counts | {"--threads": request.threads}).items():
         if any(value < 1 for value in values):
             raise UsageError(f"{flag} must be at least 1, found {', '.join(map(str, values))}")

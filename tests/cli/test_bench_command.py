@@ -11,7 +11,7 @@ import torch
 
 from rnnprune.kernels import native
 
-QUICK = ("--rounds", "2", "--threads", "1", "--steps", "3")
+QUICK = ("--rounds", "2", "--threads", "1", "--time-steps", "3")
 REQUIRED = {
     *("op", "shape", "sparsity", "block", "dtype", "batch", "steps", "threads", "device", "engine"),
     *("median_us", "min_us", "p90_us", "iqr_us", "vs_dense", "max_error"),
@@ -125,7 +125,7 @@ def test_without_a_cuda_device_cuda_is_refused(rnnprune: Call) -> None:
         (("--engines", "native:sel8"), "--engines: unknown native:sel8; did you mean native:sell8?"),
         (("--batch", "0"), "--batch must be at least 1, found 0"),
         (("--threads", "1,-2"), "--threads must be at least 1, found 1, -2"),
-        (("--steps", "0"), "--steps must be at least 1, found 0"),
+        (("--time-steps", "0"), "--time-steps must be at least 1, found 0"),
         (("--rounds", "0"), "--rounds must be at least 1, found 0"),
         (("--sparsity", "1.0"), "--sparsity must lie in 0 to below 1, found 1.0"),
         (("--sparsity", "most"), "--sparsity takes shares such as 0.9,0.95; found 'most'"),

@@ -82,7 +82,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "prune": ("ckpt.pt", "--out", "new"),
     "export": (),
     "report": (),
-    "bench": ("--rounds", "2", "--steps", "3", "--batch", "1,2"),
+    "bench": ("--rounds", "2", "--time-steps", "3", "--batch", "1,2"),
     "evaluate": (),
 }
 
@@ -179,7 +179,7 @@ def test_an_error_leaves_stdout_empty(rnnprune: Callable[..., Any], arguments: t
 
 @pytest.mark.usefixtures("finished")
 def test_a_benchmark_of_chosen_engines_still_has_its_dense_rival(rnnprune: Callable[..., Any]) -> None:
-    rows = rnnprune("bench", "--rounds", "1", "--steps", "2", "--engines", "scipy-csr", "--json").json["rows"]
+    rows = rnnprune("bench", "--rounds", "1", "--time-steps", "2", "--engines", "scipy-csr", "--json").json["rows"]
     assert {row["engine"] for row in rows} == {"torch-dense-fp32", "scipy-csr"}
     assert {(row["op"], row["shape"]) for row in rows} == {("matvec", "64x16"), ("lstm", "8->16"), ("matvec", "11x16")}
     assert all(row["vs_dense"] == 1.0 for row in rows if row["engine"] == "torch-dense-fp32")

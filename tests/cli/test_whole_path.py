@@ -108,7 +108,7 @@ def test_from_a_text_to_a_sparse_file(
         assert "newest run: ckpt-s90" in told.err
         check_exported(run / name, run, values, model.pruned)
 
-    for command in (["report"], ["bench", "--rounds", "2", "--steps", "3"], ["evaluate"]):
+    for command in (["report"], ["bench", "--rounds", "2", "--time-steps", "3"], ["evaluate"]):
         told = rnnprune(*command)
         assert told.code == 0, told.err
         assert "newest run: ckpt-s90" in told.err
