@@ -12,6 +12,8 @@ A message says what was found, why that cannot go on, and what to do about it.
 
 from typing import ClassVar
 
+LONGEST_SHOWN = 200
+
 
 class RnnpruneError(Exception):
     """Base of every error raised on purpose."""
@@ -47,3 +49,15 @@ class StorageError(RnnpruneError):
     """The output could not be written; what stood there before still stands."""
 
     exit_code = 6
+
+
+def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
+    """A name from somebody's file, safe on a terminal: what is no printable character (ESC, line ends, text that runs
+    backwards, lone surrogates) is escaped as Python writes it, and a long text loses its middle.
+    """
+    if len(text) > longest:
+        half = longest // 2 - 2
+        text = f"{text[:half]}...{text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -21,7 +21,7 @@ class Progress(Observer):
     """Steps per second, loss, sparsity and time left."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False)
         self._live = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),

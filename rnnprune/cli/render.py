@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from rich.console import Console
 from rich.table import Table
 
+from rnnprune.errors import printable
 from rnnprune.formats.run_folder import dump_plain
 from rnnprune.workflows.evaluate import Evaluation
 from rnnprune.workflows.export import Exported
@@ -55,9 +56,9 @@ def human_bytes(count: int) -> str:
     return f"{size:.3g} {unit}"
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH_OFF_TERMINAL)
+def console() -> Console:
+    width = None if sys.stdout.isatty() else WIDTH_OFF_TERMINAL
+    return Console(highlight=False, markup=False, width=width)  # a tensor's name is no markup
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -88,7 +89,7 @@ def _(result: FinetuneResult) -> None:
     if metric.dense_control is not None:
         table.add_row("dense, trained on for the same steps", f"{metric.dense_control:.4g}")
     table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
-    _console().print(table)
+    console().print(table)
     print(
         f"{result.run}: {result.steps} steps in {result.seconds:.0f} s; next: rnnprune export {result.run} --format csr"
     )
@@ -98,8 +99,8 @@ def _(result: FinetuneResult) -> None:
 def _(result: Pruned) -> None:
     table = _table("pruned tensor", "zeros")
     for name, sparsity in result.per_tensor.items():
-        table.add_row(name, f"{sparsity:.2%}")
-    _console().print(table)
+        table.add_row(printable(name), f"{sparsity:.2%}")
+    console().print(table)
     print(
         f"{result.run}: {result.achieved:.2%} zeros, nothing trained; next: rnnprune export {result.run} --format csr"
     )
@@ -129,12 +130,12 @@ def _(result: Report) -> None:
     for tensor in (*result.tensors, result.total):
         table.add_row(*_report_cells(tensor))
     for stack in result.stacks:
-        print(stack)
-    _console().print(table)
+        print(printable(stack))
+    console().print(table)
     for alias, name in result.aliases.items():
-        print(f"{alias} is tied to {name}")
+        print(f"{printable(alias)} is tied to {printable(name)}")
     for note in result.notes:
-        print(note)
+        print(printable(note, longest=500))
     print(f"{result.file}: {human_bytes(result.file_bytes)} on disk; dense, CSR and bitmask count float32 values")
 
 
@@ -142,4 +143,5 @@ def _report_cells(tensor: TensorReport) -> list[str]:
     shape = "" if tensor.name == "total" else "x".join(map(str, tensor.shape))
     sizes = (getattr(tensor.bytes, each) for each in ("dense", "csr", "bitmask", "file", "runtime"))
     reason = tensor.reason if not tensor.pruned else f"yes: {tensor.reason}" if tensor.reason else ""
-    return [tensor.name, shape, f"{tensor.nnz:,}", f"{tensor.sparsity:.2%}", *map(human_bytes, sizes), reason]
+    figures = [f"{tensor.nnz:,}", f"{tensor.sparsity:.2%}", *map(human_bytes, sizes)]
+    return [printable(tensor.name), shape, *figures, printable(reason)]

@@ -17,7 +17,7 @@ def show(result: Benchmark, json: bool, plot: bool) -> None:
     if json:
         render.show(result, json=True)
         return
-    console = render._console()
+    console = render.console()
     checks = {check.case: check for check in result.same_again}
     for case, rows in by_case(result.rows).items():
         console.print(_table(case, rows))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.container import write_dense
 from rnnprune.formats.run_folder import CARD, MODEL, publish, sha256_of, write_manifest
+from rnnprune.kernels.views import view_key
 from rnnprune.pruning.selection import Choice
 from rnnprune.workflows.machine import describe_machine, versions
 from rnnprune.workflows.subject import Subject
@@ -96,15 +97,14 @@ def measure(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], choices: 
 
 def state_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The model's state dict without repetition, and the further names of its tied tensors."""
-    names_of: dict[tuple[int, tuple[int, ...]], str] = {}
+    first_name: dict[tuple[Any, ...], str] = {}
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     for name, tensor in model.state_dict().items():
-        key = (tensor.data_ptr(), tuple(tensor.shape))
-        if tensor.numel() and key in names_of:
-            aliases[name] = names_of[key]
+        first = name if (key := view_key(tensor)) is None else first_name.setdefault(key, name)
+        if first != name:
+            aliases[name] = first
         else:
-            names_of[key] = name
             tensors[name] = tensor.detach().cpu().contiguous()
     return tensors, aliases
 
