@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnprune.formats.run_folder import dump_plain
+from rnnprune.runtime.sparsify import LayerEngine
 from rnnprune.workflows.evaluate import Evaluation
 from rnnprune.workflows.export import Exported
 from rnnprune.workflows.finetune import FinetuneResult
@@ -42,6 +44,12 @@ def tell_subject(asked: Path | None, found: Path) -> None:
     """Say which run was taken when the command named none."""
     if asked is None:
         print(f"newest run: {found}", file=sys.stderr)
+
+
+def tell_layers(layers: Sequence[LayerEngine]) -> None:
+    """Which engine each layer took, and why."""
+    for layer in layers:
+        print(f"{layer.name or 'the model'} ({layer.layer}): {layer.engine}, {layer.reason}", file=sys.stderr)
 
 
 def human_bytes(count: int) -> str:

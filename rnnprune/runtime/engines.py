@@ -7,7 +7,7 @@ for the c of an LSTM, [B, H].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ PRODUCT_ENGINES: Mapping[str, Engine] = {
 }
 
 
+@runtime_checkable
 class Runner(Protocol):
     """One direction of one recurrent layer, packed and ready."""
 

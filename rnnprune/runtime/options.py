@@ -6,4 +6,4 @@ from typing import Literal
 
 EngineName = Literal["auto", "native", "torch-csr", "scipy-csr", "reference", "torch-dense-fp32"]
 
-DENSE = "torch-dense-fp32"  # the layer as torch made it
+DENSE: Literal["torch-dense-fp32"] = "torch-dense-fp32"  # the layer as torch made it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,17 @@ class SparseWeight(nn.Module):
         """Shape and nonzeros, for print(module)."""
         return f"{list(self.shape)}, nnz={self.values.numel()}"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: uint16, which torch cannot pickle by itself, travels as int16."""
+        return {
+            **self.__dict__,
+            "_buffers": {**self._buffers, "col_indices": _retyped(self.col_indices, "uint", "int")},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._buffers["col_indices"] = _retyped(self.col_indices, "int", "uint")
+
     def _load_from_state_dict(  # noqa: PLR0917 - torch calls it so
         self,
         state_dict: dict[str, Any],
@@ -75,10 +86,14 @@ class SparseWeight(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         require_cpu_float32(fn)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return self
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+
+def _retyped(indices: Tensor, before: str, after: str) -> Tensor:
+    """The same 16-bit indices under the other type; wider ones as they are."""
+    return indices.view(getattr(torch, f"{after}16")) if indices.dtype == getattr(torch, f"{before}16") else indices
 
 
 def in_float32(csr: Csr) -> Csr:
