@@ -49,7 +49,8 @@ def tell_subject(asked: Path | None, found: Path) -> None:
 def tell_layers(layers: Sequence[LayerEngine]) -> None:
     """Which engine each layer took, and why."""
     for layer in layers:
-        print(f"{layer.name or 'the model'} ({layer.layer}): {layer.engine}, {layer.reason}", file=sys.stderr)
+        engine = f"{layer.engine}:{layer.layout}" if layer.layout else layer.engine
+        print(f"{layer.name or 'the model'} ({layer.layer}): {engine}, {layer.reason}", file=sys.stderr)
 
 
 def human_bytes(count: int) -> str:

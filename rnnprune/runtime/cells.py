@@ -16,7 +16,7 @@ from rnnprune.errors import UsageError
 from rnnprune.kernels.api import Product
 from rnnprune.kernels.native_layer import LayerWeights, NativeLayer, State
 from rnnprune.runtime.direct import DirectCall
-from rnnprune.runtime.engines import Runner, make_product, make_runner
+from rnnprune.runtime.engines import Runner, layout_of, make_product, make_runner
 from rnnprune.runtime.twin import Choice, SparseTwin
 from rnnprune.runtime.weights import SparseWeight
 
@@ -43,7 +43,7 @@ class SparseCell(SparseTwin[Step]):
         choice: Choice,
         threads: int,
     ) -> None:
-        super().__init__(choice, threads)
+        super().__init__(dense, choice, threads)
         self.kind = KINDS[type(dense)]
         self.nonlinearity: Literal["tanh", "relu"] = "relu" if getattr(dense, "nonlinearity", "") == "relu" else "tanh"
         self.input_size, self.hidden_size, self.bias = dense.input_size, dense.hidden_size, dense.bias
@@ -61,6 +61,11 @@ class SparseCell(SparseTwin[Step]):
         )
         runner = make_runner(weights, self.choice.engine, self.threads)
         return Step(runner, DirectCall([[runner]]) if isinstance(runner, NativeLayer) else None)
+
+    @property
+    def layout(self) -> str:
+        """Of the recurrent matrix."""
+        return layout_of(self.packed.runner)
 
     def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> Any:
         """The new state, in the shapes of the state given."""
@@ -98,13 +103,18 @@ class SparseLinear(SparseTwin[Product]):
         choice: Choice,
         threads: int,
     ) -> None:
-        super().__init__(choice, threads)
+        super().__init__(dense, choice, threads)
         self.in_features, self.out_features = dense.in_features, dense.out_features
         self.hold(tensors)
 
     def pack(self) -> Product:
         """The product with `weight`."""
         return make_product(self.csr_of("weight"), self.choice.engine, self.threads)
+
+    @property
+    def layout(self) -> str:
+        """Of `weight`."""
+        return layout_of(self.packed)
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""

@@ -45,7 +45,7 @@ class DirectCall:
         self.input_size, self.output_size, self.hidden_size = first.input_size, first.output_size, first.hidden_size
         self.is_lstm = first.weights.kind == "lstm"
         self.directions, self.parts = len(layers[0]), sum(len(layer) for layer in layers)
-        self.pool = native.pool(first.threads)
+        self.threads = first.threads
         self._handles: dict[int, list[list[object]]] = {}
 
     def sequence(self, x: Any, hx: Any) -> tuple[Tensor, Any] | None:
@@ -91,7 +91,7 @@ class DirectCall:
         direction = done % self.directions
         first, per_h, per_c = direction * self.output_size, batch * self.output_size, batch * self.hidden_size
         _native.layer_run(
-            handle, self.pool, direction, time, batch,
+            handle, native.pool(self.threads), direction, time, batch,
             x.data_ptr(), x.numel(), *sizes.strides(x.shape[-1]),
             y.data_ptr() + FLOAT_BYTES * first, y.numel() - first, *sizes.strides(y.shape[-1]),
             *_part(h, per_h, done), *_part(c, per_c, done), *_part(h_n, per_h, done), *_part(c_n, per_c, done),

@@ -90,8 +90,6 @@ def make_product(csr: Csr, engine: str, threads: int) -> Product:
     return native.pack(csr, best_layout(csr, "auto"), threads)
 
 
-def variant(runner: Runner | Product) -> str:
-    """What runs at batch 1 behind a name: `native:16x1`, or the engine alone where there is only one way."""
-    if isinstance(runner, NativeLayer | native.Packed):
-        return f"native:{runner.runs(1)}"
-    return ""
+def layout_of(packed: Runner | Product) -> str:
+    """The layout at batch 1 (`sell8`, `16x1`), of a layer that of weight_hh; "" for an engine with only one."""
+    return packed.runs(1) if isinstance(packed, NativeLayer | native.Packed) else ""

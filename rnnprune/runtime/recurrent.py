@@ -16,7 +16,7 @@ from rnnprune.architecture import Kind
 from rnnprune.errors import UsageError
 from rnnprune.kernels.native_layer import LayerWeights, NativeLayer, State
 from rnnprune.runtime.direct import DirectCall
-from rnnprune.runtime.engines import Runner, make_runner
+from rnnprune.runtime.engines import Runner, layout_of, make_runner
 from rnnprune.runtime.frames import Frames, run_direction, stretches_of
 from rnnprune.runtime.twin import Choice, SparseTwin
 from rnnprune.runtime.weights import SparseWeight
@@ -46,7 +46,7 @@ class SparseRecurrent(SparseTwin[Stack]):
         choice: Choice,
         threads: int,
     ) -> None:
-        super().__init__(choice, threads)
+        super().__init__(dense, choice, threads)
         self.mode, self.input_size, self.hidden_size = dense.mode, dense.input_size, dense.hidden_size
         self.num_layers, self.bias, self.batch_first = dense.num_layers, dense.bias, dense.batch_first
         self.dropout, self.bidirectional, self.proj_size = dense.dropout, dense.bidirectional, dense.proj_size
@@ -64,6 +64,11 @@ class SparseRecurrent(SparseTwin[Stack]):
         ]
         layers = [[runner for runner in layer if isinstance(runner, NativeLayer)] for layer in runners]
         return Stack(runners, DirectCall(layers, self.batch_first) if self.choice.engine == "native" else None)
+
+    @property
+    def layout(self) -> str:
+        """Of the first layer's recurrent matrix."""
+        return layout_of(self.packed.runners[0][0])
 
     def forward(self, input: Tensor | PackedSequence, hx: Hidden = None) -> tuple[Any, Any]:
         """Output and final state, as torch.nn.LSTM, GRU or RNN give them."""

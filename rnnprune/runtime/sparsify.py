@@ -42,11 +42,16 @@ LEFT_DENSE = "_rnnprune_choice"  # on a layer that was looked at and stays torch
 
 @dataclass(frozen=True)
 class LayerEngine:
-    """One recurrent or linear layer of a module: what runs it, and why."""
+    """One recurrent or linear layer of a module: what runs it, and why.
+
+    layer: torch's name of it, `LSTM`. layout: how the engine holds its (recurrent) matrix at batch 1, `sell8` or
+    `16x1`; "" for engines that know only one way.
+    """
 
     name: str
     layer: str
     engine: str
+    layout: str
     sparsity: float
     reason: str
 
@@ -84,8 +89,9 @@ def describe(module: nn.Module) -> tuple[LayerEngine, ...]:
     for name, layer in module.named_modules():
         choice = layer.choice if isinstance(layer, SparseTwin) else getattr(layer, LEFT_DENSE, None)
         if isinstance(choice, Choice):
-            label = type(layer).__name__
-            found.append(LayerEngine(name, label, choice.engine, choice.sparsity, choice.reason))
+            label = layer.stands_for if isinstance(layer, SparseTwin) else type(layer).__name__
+            layout = layer.layout if isinstance(layer, SparseTwin) else ""
+            found.append(LayerEngine(name, label, choice.engine, layout, choice.sparsity, choice.reason))
     return tuple(found)
 
 

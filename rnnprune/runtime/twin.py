@@ -29,8 +29,9 @@ class Choice:
 class SparseTwin(nn.Module, Generic[Packed]):
     """Stands in for a layer of torch. What it runs is made by `pack` at first use, and never copied or saved."""
 
-    def __init__(self, choice: Choice, threads: int) -> None:
+    def __init__(self, dense: nn.Module, choice: Choice, threads: int) -> None:
         super().__init__()
+        self.stands_for = type(dense).__name__
         self.choice, self.threads = choice, threads
         self._packed: Packed | None = None
 
@@ -49,6 +50,11 @@ class SparseTwin(nn.Module, Generic[Packed]):
         if self._packed is None:
             self._packed = self.pack()
         return self._packed
+
+    @property
+    def layout(self) -> str:
+        """The layout of the engine's main matrix at batch 1, "" where it has only one; subclasses say how."""
+        raise NotImplementedError
 
     def hold(self, tensors: Mapping[str, SparseWeight | nn.Parameter | None]) -> None:
         """Take matrices as submodules and biases as parameters, each under the name that torch gives it."""

@@ -18,7 +18,7 @@ def test_the_engine_asked_for_is_told_with_its_layers(rnnprune: Callable[..., An
         ("rnn", "torch-csr"),
         ("output", "torch-csr"),
     ]
-    assert "rnn (SparseRecurrent): torch-csr, asked for" in told.err
+    assert "rnn (LSTM): torch-csr, asked for" in told.err
     assert "(torch-csr)" in rnnprune("evaluate", SPARSE, "--engine", "torch-csr").out
 
 

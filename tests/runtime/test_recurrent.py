@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,6 +198,33 @@ def test_several_threads_may_call_one_twin() -> None:
         thread.join()
     assert len(found) == 30
     assert all(torch.equal(each, expected) for each in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_runs_the_twin_it_inherits() -> None:
+    """A child has none of its parent's threads: it must not wait for them."""
+    twin, x = twin_of(prune(nn.LSTM(16, 32)), threads=2), torch.randn(5, 1, 16)
+    expected = twin(x)[0]
+    child = multiprocessing.get_context("fork").Process(
+        target=exit_by, args=(lambda: torch.equal(twin(x)[0], expected),)
+    )
+    child.start()
+    child.join(20)
+    child.kill()
+    assert child.exitcode == 0
+
+
+def exit_by(is_right: Callable[[], bool]) -> None:
+    os._exit(0 if is_right() else 1)
+
+
+@needs_native
+@pytest.mark.parametrize("threads", [2, 3])
+def test_more_threads_give_the_same(threads: int) -> None:
+    layer = nn.GRU(17, 29, 2, bidirectional=True)
+    prune(layer)
+    x = torch.randn(6, 3, 17)
+    assert_same(twin_of(layer, "native", threads)(x), truth_of(layer)(x))
 
 
 # Refusals

@@ -68,6 +68,8 @@ def test_a_model_of_many_layers(speech: nn.Module, engine: str) -> None:
     assert_same(sparse(TOKENS), tuple(part.detach() for part in truth))
     layers = rnnprune.describe(sparse)
     assert [layer.name for layer in layers] == ["encoder.rnn", "cells.0", "cells.1", "head.0", "head.2"]
+    assert [layer.layer for layer in layers] == ["GRU", "LSTMCell", "RNNCell", "Linear", "Linear"]
+    assert all((engine == "native") == bool(layer.layout) for layer in layers)
     assert {(layer.engine, layer.reason) for layer in layers} == {(engine, "asked for")}
     assert all(0.7 < layer.sparsity < 0.9 for layer in layers)
     assert engines_of(sparse) == engine
