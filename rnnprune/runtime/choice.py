@@ -26,14 +26,14 @@ class Rule(NamedTuple):
     sparsity: float
 
 
-# One thread of an AVX-512 server core, sparse against dense, `python examples/bench_choice.py --engine native` and
-# `--engine torch-csr`; figures are times as fast as dense: batch 1 in single steps, batch 1 and 16 in sequences.
-#     native     LSTM 16     50 %  5.9  3.5  1.8      GRU 64    50 %  3.5  7.3  2.9      any size wins
-#                LSTM 512    50 %  8.4  1.2  0.71     LSTM 512  60 %  34   1.8  1.3      but not any sparsity
-#     torch-csr  LSTM 512    90 %  11   0.84 1.2      LSTM 1024 80 %  12   1.4  0.98     LSTM 1024 90 %  20  3.6  1.7
-# Linear layers, batch 1, 16, 256:
-#     native     256         90 %  0.67 1.0  2.0      512       70 %  1.0  1.8  1.2      1024      70 %  1.6  2.2  1.7
-#     torch-csr  1024        90 %  0.81 2.9  1.1      2048      80 %  1.5  9.2  0.92     2048      90 %  2.7  23   1.3
+# Times as fast as dense, from `python examples/bench_choice.py --engine native` and `--engine torch-csr`, one thread of
+# an AVX-512 server core with busy neighbours (2026-11; high figures vary most). Recurrent: batch 1 in single steps,
+# batch 1 and batch 16 over 50 steps; linear: batch 1, 16, 256.
+#     native     LSTM 16     50 %  5.7  3.3  1.7      LSTM 64     50 %  5.1  1.8  1.2      LSTM 512    60 %  10   2.7  1.6
+#                GRU 16      50 %  3.9  17   7.9      GRU 64      50 %  3.4  7.0  3.0      GRU 512     60 %  3.3  8.2  2.8
+#                Linear 256  90 %  0.7  1.2  1.9      Linear 512  70 %  1.0  1.5  1.1      Linear 1024 70 %  1.6  2.6  1.1
+#     torch-csr  LSTM 512    90 %  4.9  0.9  1.3      LSTM 1024   80 %  9.0  1.0  1.0      LSTM 1024   90 %  16   1.9  1.6
+#                Linear 1024 90 %  0.8  2.7  1.3      Linear 2048 80 %  1.3  4.6  1.0      Linear 2048 90 %  2.3  5.8  1.7
 RULES: Mapping[tuple[str, Part], Rule] = {
     ("native", "recurrent"): Rule(weights=0, sparsity=0.6),
     ("native", "linear"): Rule(weights=512 * 512, sparsity=0.7),
