@@ -29,7 +29,7 @@ class Rule(NamedTuple):
 # Times as fast as dense, from `python examples/bench_choice.py --engine native` and `--engine torch-csr`, one thread of
 # an AVX-512 server core with busy neighbours (2026-11; high figures vary most). Recurrent: batch 1 in single steps,
 # batch 1 and batch 16 over 50 steps; linear: batch 1, 16, 256.
-#   native     native     LSTM 16     50 %  5.7  3.3  1.7      LSTM 64     50 %  5.1  1.8  1.2      LSTM 512    60 %  10   2.7  1.6
+#   native     LSTM 16     50 %  5.7  3.3  1.7      LSTM 64     50 %  5.1  1.8  1.2      LSTM 512    60 %  10   2.7  1.6
 #              GRU 16      50 %  3.9  17   7.9      GRU 64      50 %  3.4  7.0  3.0      GRU 512     60 %  3.3  8.2  2.8
 #              Linear 256  90 %  0.7  1.2  1.9      Linear 512  70 %  1.0  1.5  1.1      Linear 1024 70 %  1.6  2.6  1.1
 #   torch-csr  LSTM 512    90 %  4.9  0.9  1.3      LSTM 1024   80 %  9.0  1.0  1.0      LSTM 1024   90 %  16   1.9  1.6
