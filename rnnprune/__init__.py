@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from rnnprune.pruning.schedules import Gradual as Gradual
     from rnnprune.pruning.schedules import Hard as Hard
     from rnnprune.pruning.schedules import plan_schedule as plan_schedule
+    from rnnprune.runtime.sparsify import describe as describe
+    from rnnprune.runtime.sparsify import sparsify as sparsify
+    from rnnprune.workflows.load import load as load
 
 __version__ = "0.1.0"
 
@@ -42,9 +45,12 @@ _HOME = {
     "StorageError": "rnnprune.errors",
     "Timing": "rnnprune.pruning.options",
     "UsageError": "rnnprune.errors",
+    "describe": "rnnprune.runtime.sparsify",
+    "load": "rnnprune.workflows.load",
     "plan_schedule": "rnnprune.pruning.schedules",
     "read_checkpoint": "rnnprune.formats.checkpoint",
     "read_sparse": "rnnprune.formats.sparse",
+    "sparsify": "rnnprune.runtime.sparsify",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

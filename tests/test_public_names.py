@@ -24,9 +24,12 @@ NAMES = [
     "Timing",
     "UsageError",
     "__version__",
+    "describe",
+    "load",
     "plan_schedule",
     "read_checkpoint",
     "read_sparse",
+    "sparsify",
 ]
 
 

@@ -10,6 +10,7 @@ import typer
 from rnnprune.cli import options as o
 from rnnprune.cli.app import app
 from rnnprune.formats.options import ExportFormat, Values
+from rnnprune.runtime.options import EngineName
 from rnnprune.tasks.options import Split
 
 Source = Annotated[Path | None, typer.Argument(help="A run folder or a file; the newest run here if not given.")]
@@ -55,6 +56,10 @@ def evaluate(
     split: Annotated[Split, typer.Option("--split", help="Which part of the data.")] = "test",
     device: o.Device = "cpu",
     threads: o.Threads = None,
+    engine: Annotated[
+        EngineName | None,
+        typer.Option("--engine", help="What runs it.", show_default="auto for a sparse file, else torch-dense-fp32"),
+    ] = None,
     json: o.Json = False,
     config: o.Config = None,
 ) -> None:
@@ -65,6 +70,7 @@ def evaluate(
     from rnnprune.workflows.subject import TaskChoice
 
     machine.set_threads(threads)
-    result = workflow.evaluate(source, TaskChoice(task, data), split, device)
+    result = workflow.evaluate(source, TaskChoice(task, data), split, device, engine)
     render.tell_subject(source, result.path)
+    render.tell_layers(result.layers)
     render.show(result, json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from rnnprune.errors import printable
 from rnnprune.formats.run_folder import dump_plain
+from rnnprune.runtime.sparsify import LayerEngine
 from rnnprune.workflows.evaluate import Evaluation
 from rnnprune.workflows.export import Exported
 from rnnprune.workflows.finetune import FinetuneResult
@@ -43,6 +45,13 @@ def tell_subject(asked: Path | None, found: Path) -> None:
     """Say which run was taken when the command named none."""
     if asked is None:
         print(f"newest run: {found}", file=sys.stderr)
+
+
+def tell_layers(layers: Sequence[LayerEngine]) -> None:
+    """Which engine each layer took, and why."""
+    for layer in layers:
+        engine = f"{layer.engine}:{layer.layout}" if layer.layout else layer.engine
+        print(f"{layer.name or 'the model'} ({layer.layer}): {engine}, {layer.reason}", file=sys.stderr)
 
 
 def human_bytes(count: int) -> str:

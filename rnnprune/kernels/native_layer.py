@@ -61,7 +61,7 @@ class NativeLayer:
         self.proj_size = 0 if weights.weight_hr is None else weights.weight_hr.shape[0]
         self.hidden_size = self.output_size if weights.weight_hr is None else weights.weight_hr.shape[1]
         self._layers: dict[bool, object] = {}  # by batch == 1
-        self._handle(1)
+        self.handle(1)
 
     def runs(self, batch: int) -> str:
         """The layout in which weight_hh really runs for this batch."""
@@ -69,7 +69,7 @@ class NativeLayer:
 
     def nbytes(self, batch: int = 1) -> int:
         """Bytes of the packed weights for this batch."""
-        return _native.layer_info(self._handle(batch))[0]
+        return _native.layer_info(self.handle(batch))[0]
 
     def run(
         self,
@@ -91,7 +91,7 @@ class NativeLayer:
         if time * batch == 0:
             raise UsageError(f"x has shape {list(x.shape)}: at least one step and one batch entry are needed")
         _native.layer_run(
-            self._handle(batch), native.pool(self.threads), reverse, time, batch, *_span(x), *_span(y),
+            self.handle(batch), native.pool(self.threads), reverse, time, batch, *_span(x), *_span(y),
             *native.array(h0), *native.array(c0), *native.array(h_n), *native.array(c_n),
         )  # fmt: skip
         return y, (h_n,) if c_n is None else (h_n, c_n)
@@ -105,7 +105,8 @@ class NativeLayer:
         """A stream that starts from zeros and keeps its own state: the cheapest way to go step by step."""
         return Stream(self, batch)
 
-    def _handle(self, batch: int) -> object:
+    def handle(self, batch: int) -> object:
+        """The C object for this batch, packed at first use."""
         single = batch == 1
         if single not in self._layers:
             layout, other = self.runs(batch), self._layers.get(not single)
@@ -150,7 +151,7 @@ class Stream:
         self.h = torch.zeros(batch, layer.output_size)
         self.c = torch.zeros(batch, layer.hidden_size) if layer.weights.kind == "lstm" else None
         self._shape = (batch, layer.input_size)
-        self._before = (layer._handle(batch), native.pool(layer.threads), 0, 1, batch)
+        self._before = (layer.handle(batch), native.pool(layer.threads), 0, 1, batch)
         states = (*native.array(self.h), *native.array(self.c))
         self._after = (0, layer.input_size, *native.array(self.h), 0, layer.output_size, *states, *states)
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from rnnprune.errors import UsageError
+from rnnprune.formats.sparse import is_sparse_file
+from rnnprune.runtime.options import DENSE, EngineName
+from rnnprune.runtime.sparsify import LayerEngine, describe, engines_of, sparsify
 from rnnprune.tasks.options import Goal, Split
+from rnnprune.tasks.protocol import Task
 from rnnprune.training import loop
 from rnnprune.workflows.machine import find_device
-from rnnprune.workflows.subject import TaskChoice, find_task, load_model, open_subject
+from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, open_subject
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`value` is the figure named `metric`; `figures` holds all that the task gives; `engine` is what computed them."""
+    """`value` is the figure named `metric`; `figures` holds all that the task gives.
+
+    engine: what really computed them, `native` or, where some layers stayed dense, `native+torch-dense-fp32`;
+    layers: each layer's own, with the reason; () where nothing but dense was asked for.
+    """
 
     path: Path
     split: Split
@@ -23,6 +34,7 @@ class Evaluation:
     value: float
     figures: dict[str, float]
     engine: str
+    layers: tuple[LayerEngine, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -34,13 +46,32 @@ class Evaluation:
             "value": self.value,
             "figures": self.figures,
             "engine": self.engine,
+            "layers": [asdict(layer) for layer in self.layers],
         }
 
 
-def evaluate(path: Path | None, choice: TaskChoice, split: Split = "test", device: str = "cpu") -> Evaluation:
-    """Score one split. A sparse file is made dense in memory: the sparse engines are not wired in here yet."""
+def evaluate(
+    path: Path | None,
+    choice: TaskChoice,
+    split: Split = "test",
+    device: str = "cpu",
+    engine: EngineName | None = None,
+) -> Evaluation:
+    """Score one split. engine None: `auto` for a sparse file on the CPU, dense for anything else."""
     subject = open_subject(path)
     task = find_task(subject, choice, "evaluate")
-    model = load_model(task, subject).to(find_device(device))
+    place = find_device(device)
+    if engine is None:
+        engine = "auto" if place.type == "cpu" and is_sparse_file(subject.checkpoint.path) else DENSE
+    if engine != DENSE and place.type != "cpu":
+        raise UsageError(f"--engine {engine} runs on the CPU; drop --device {device}, or use --engine {DENSE}")
+    model = _build(task, subject, engine).to(place)
     figures = loop.evaluate(model, task, split)
-    return Evaluation(subject.path, split, task.metric, task.goal, figures[task.metric], figures, "torch-dense-fp32")
+    value = figures[task.metric]
+    return Evaluation(subject.path, split, task.metric, task.goal, value, figures, engines_of(model), describe(model))
+
+
+def _build(task: Task, subject: Subject, engine: EngineName) -> nn.Module:
+    if engine == DENSE:
+        return load_model(task, subject)
+    return sparsify(task.build_model(), subject.checkpoint.path, engine=engine)

@@ -1,0 +1,40 @@
+"""`rnnprune.load`: a file that says what model it holds, as a module that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rnnprune.errors import UsageError
+from rnnprune.formats.checkpoint import read_checkpoint
+from rnnprune.formats.run_folder import MODEL, is_run_folder
+from rnnprune.formats.sparse import is_sparse_file, read_sparse
+from rnnprune.runtime.options import EngineName
+from rnnprune.runtime.sparsify import sparsify
+from rnnprune.tasks.lm import LmModel, LmModelSpec
+
+MODELS: Mapping[str, Callable[[Any], nn.Module]] = {"lm": lambda sizes: LmModel(LmModelSpec.from_dict(sizes))}
+
+
+def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None = None) -> nn.Module:
+    """The model of a sparse file, run folder or checkpoint of a built-in task, ready to run; its data is not needed.
+
+    engine, threads: see `sparsify`; `describe(model)` tells what each layer took. Raises UsageError for a file that
+    names no built-in task, InputRefused for a damaged one.
+    """
+    path = Path(path)
+    file = path / MODEL if is_run_folder(path) else path
+    metadata = read_sparse(file).metadata if is_sparse_file(file) else read_checkpoint(file).metadata
+    task = metadata.get("task")
+    if not isinstance(task, str) or task not in MODELS:
+        raise UsageError(
+            f"{path} does not say how its model is built (built in: {', '.join(MODELS)}); "
+            f"build the model yourself and call rnnprune.sparsify(model, {str(path)!r})"
+        )
+    with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
+        model = MODELS[task](metadata.get("model"))
+    return sparsify(model, path, engine=engine, threads=threads)
