@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.container import write_dense
 from rnnprune.formats.run_folder import CARD, MODEL, publish, sha256_of, write_manifest
+from rnnprune.kernels.csr import nonzero_count
 from rnnprune.kernels.views import view_key
 from rnnprune.pruning.selection import Choice
 from rnnprune.workflows.machine import describe_machine, versions
@@ -89,7 +90,7 @@ def write_tensors(
 def measure(tensors: Mapping[str, Tensor], aliases: Mapping[str, str], choices: Sequence[Choice]) -> Written:
     """The sparsity that the tensors really have, tied ones counted once."""
     pruned = dict.fromkeys(aliases.get(choice.name, choice.name) for choice in choices if choice.pruned)
-    zeros = {name: tensors[name].numel() - int(tensors[name].count_nonzero()) for name in pruned}
+    zeros = {name: tensors[name].numel() - nonzero_count(tensors[name]) for name in pruned}
     total = sum(tensors[name].numel() for name in pruned)
     per_tensor = {name: zeros[name] / max(tensors[name].numel(), 1) for name in pruned}
     return Written(sum(zeros.values()) / max(total, 1), per_tensor)
