@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import ScheduleName, Timing
+from rnnprune.pruning.groups import MaskedWeight, group_weights
+from rnnprune.pruning.options import Block, ScheduleName, Selection, Timing
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule, plan_schedule
+from rnnprune.pruning.schedules import Cubic, Cut, Gradual, Hard, Schedule, plan_schedule
 
 X = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0))
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0")
@@ -136,7 +137,7 @@ def test_trap_05_the_schedule_is_reached_within_the_planned_steps(name: Schedule
         steps(model, optimizer, Pruner(model, optimizer, plan_schedule(name, total)), total)
         assert sparsity(model) == 1 - (19 + 26) / (192 + 256)
     with pytest.raises(UsageError, match="shares of all steps"):
-        plan_schedule(name, 60, Timing(end=2.0))
+        plan_schedule(name, 60, Timing(start=2.0))
 
 
 def test_trap_05_only_optimizer_steps_count() -> None:
@@ -192,12 +193,6 @@ def test_trap_06_half_weights_are_ranked_in_float32() -> None:
     [
         (torch.full((4, 5), 0.5), [True] * 2 + [False] * 18),  # all equal
         (torch.zeros(4, 5), [True] * 2 + [False] * 18),
-        (
-            torch.tensor([0.0] * 19 + [1.0]).reshape(4, 5),
-            [True] + [False] * 18 + [True],
-        ),  # fewer nonzeros than are kept
-        (torch.ones(1, 4), [False] * 4),  # round(3.6) = 4: nothing is left
-        (torch.ones(1, 1), [False]),
     ],
 )
 def test_trap_07_the_edges_of_top_k(values: Tensor, kept: list[bool]) -> None:
@@ -209,6 +204,31 @@ def test_trap_07_the_edges_of_top_k(values: Tensor, kept: list[bool]) -> None:
     optimizer.step()
     pruner.step()
     assert pruner.masks["weight"].flatten().tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ("shape", "block", "text"),
+    [
+        (
+            (4, 1),
+            (1, 1),
+            r"^weight: a target of 0.9 rounds to all 4 of the weights, .*; choose a lower --target, or --ex",
+        ),
+        ((1, 1), (1, 1), "rounds to all 1 of the weights"),
+        ((100, 100), (64, 64), "all 4 of the 64x64 blocks, .*; choose a smaller --block, .* or --exclude weight$"),
+    ],
+)
+def test_trap_07_a_target_that_rounds_to_everything_is_refused(
+    shape: tuple[int, int], block: tuple[int, int], text: str
+) -> None:
+    layer = nn.Linear(*shape)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with pytest.raises(UsageError, match=text):
+        Pruner(layer, optimizer, Hard(1), selection=Selection(block=Block(*block)))
+    weight = MaskedWeight("weight", "linear", [layer.weight])  # a one-shot cut has no Pruner
+    (group,) = group_weights([weight], Selection(block=Block(*block)))
+    with pytest.raises(UsageError, match=text):
+        group.cut(Cut(sparsity=0.9), 0.9, lambda member: member.weight.detach().abs())
 
 
 @pytest.mark.parametrize("schedule", [Gradual(1, 5, 12, 1, 2.0), Cubic(1, 12, 1)])

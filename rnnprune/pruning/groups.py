@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rnnprune.architecture import Role
+from rnnprune.errors import UsageError
 from rnnprune.pruning.masks import (
     block_scores,
     drop_count,
@@ -18,11 +19,14 @@ from rnnprune.pruning.masks import (
     quantile,
     refuse_nan,
 )
-from rnnprune.pruning.options import Block, BlockNorm, Scope, Selection
+from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm, Scope, Selection
+from rnnprune.pruning.saliency import magnitude
 from rnnprune.pruning.schedules import Cut
 
 ScoreOf = Callable[["MaskedWeight"], Tensor]
 
+SPARSE_ALREADY = 0.5  # from this share of exact zeros on a weight counts as pruned before
+SURPLUS = 0.005  # share of weights that may be zero beyond the target: a few kept ones may have become zero by chance
 
 _BITS_OF_ITEMSIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -50,13 +54,40 @@ class MaskedWeight:
     @mask.setter
     def mask(self, mask: Tensor) -> None:
         self._mask = mask
+        self._made_for = (self.weight.dtype, mask.device, mask.shape)
         # All ones or all zeros, as wide as a weight: a bitwise AND is several times faster than masked_fill.
         self._bits = mask.to(_BITS_OF_ITEMSIZE[self.weight.element_size()]).neg_()
 
     @torch.no_grad()
     def apply_to(self, tensor: Tensor) -> None:
         """Zero what is dropped, in place: exactly +0.0, whatever stood there, NaN included."""
-        tensor.view(self._bits.dtype).bitwise_and_(self._bits)
+        if tensor.itemsize == self._bits.itemsize:
+            tensor.view(self._bits.dtype).bitwise_and_(self._bits)
+        else:
+            tensor.masked_fill_(~self._mask, 0.0)
+
+    def require_fit(self, tensor: Tensor) -> None:
+        """Raise UsageError when the weight was moved or converted since its mask was made."""
+        found = (tensor.dtype, tensor.device, tensor.shape)
+        if found != self._made_for:
+            raise UsageError(
+                f"{self.name} is now {_kind(*found)}, and was {_kind(*self._made_for)} when its Pruner was built; "
+                "build the Pruner after moving or converting the model"
+            )
+
+    def start_from_zeros(self, block: Block) -> None:
+        """Drop what is zero already, if that is half of the weight or more (all of it is an initial value).
+
+        A block is kept when any of its weights is not zero.
+        """
+        nonzero = self.weight.detach() != 0
+        if SPARSE_ALREADY <= 1.0 - int(nonzero.sum()) / nonzero.numel() < 1.0:
+            rows, cols = nonzero.shape
+            self.mask = expand_blocks(block_scores(nonzero.float(), block) > 0, block, (rows, cols))
+
+
+def _kind(dtype: torch.dtype, device: torch.device, shape: torch.Size) -> str:
+    return f"{dtype} {list(shape)} on {device}"
 
 
 class GroupUpdate(NamedTuple):
@@ -76,6 +107,30 @@ class Group:
     members: list[MaskedWeight]
     block: Block
     block_norm: BlockNorm
+    count: int = field(init=False)  # of blocks
+    dropped_at_start: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        kept = self.kept()
+        self.count, self.dropped_at_start = kept.numel(), int((~kept).sum())
+
+    def require_reachable(self, target: float) -> None:
+        """Raise UsageError when the target would drop everything, or less than what was zero from the start."""
+        count, zero = self.count, self.dropped_at_start
+        names = ", ".join(member.name for member in self.members)
+        if drop_count(target, count) == count:
+            single = self.block == SINGLE_WEIGHT
+            pieces, smaller = ("weights", "") if single else (f"{self.block} blocks", "a smaller --block, ")
+            raise UsageError(
+                f"{names}: a target of {target:g} rounds to all {count} of the {pieces}, and nothing would be left; "
+                f"choose {smaller}a lower --target, or --exclude {self.members[0].name}"
+            )
+        if zero > drop_count(target, count) + SURPLUS * count:
+            raise UsageError(
+                f"{names}: {100 * zero / count:.1f} % is zero already, above the target of "
+                f"{100 * target:g} %, and zeros stay; raise --target, or --exclude {self.members[0].name} (zeros that "
+                "are only the initial value: take one training step first)"
+            )
 
     def scores(self, score_of: ScoreOf) -> Tensor:
         """Every member's block scores, flattened into one vector in a fixed order."""
@@ -93,17 +148,21 @@ class Group:
         return quantile(self.scores(score_of), share)
 
     def cut(self, cut: Cut, target: float, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
-        """Make the cut; without `revive` what is dropped stays dropped. Raises Diverged when a score is NaN."""
+        """Make the cut; without `revive` what is dropped stays dropped. Among equal scores the larger |w| stays.
+
+        Raises Diverged when a score is NaN, UsageError when the target cannot be reached.
+        """
+        self.require_reachable(target)
         was_kept, scores = self.kept(), self.scores(score_of)
         if not revive:
             scores = scores.masked_fill(~was_kept, -1.0)  # below every true score
         refuse_nan(scores)
 
         plain = None if cut.threshold is None else scores >= cut.threshold
-        guarded = plain is not None and int(plain.sum()) < scores.numel() - drop_count(target, scores.numel())
+        guarded = plain is not None and int(plain.sum()) < self.count - drop_count(target, self.count)
         exact = target if guarded and cut.sparsity is None else cut.sparsity
         if exact is not None:
-            kept = keep_most_salient(scores, scores.numel() - drop_count(exact, scores.numel()))
+            kept = self._most_salient(scores, exact)
         elif plain is not None:
             kept = plain
         if not revive:
@@ -119,6 +178,10 @@ class Group:
             revived=int((kept & ~was_kept).sum()),
         )
 
+    def _most_salient(self, scores: Tensor, sparsity: float) -> Tensor:
+        magnitudes = self.scores(lambda member: magnitude(member.weight, {}))
+        return keep_most_salient(scores, self.count - drop_count(sparsity, self.count), magnitudes)
+
     def _set_masks(self, kept: Tensor) -> None:
         grids = [member.mask[:: self.block.rows, :: self.block.cols] for member in self.members]
         for member, grid, part in zip(
@@ -129,7 +192,10 @@ class Group:
 
 
 def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list[Group]:
-    """One group per tensor, per type of layer (recurrent with its inputs, linear), or one for the whole model."""
+    """One group per tensor, per type of layer (recurrent with its inputs, linear), or one for the whole model.
+
+    A weight that is at least half zeros already starts with these dropped, so that a pruned model is pruned further.
+    """
     names: Mapping[Scope, Callable[[MaskedWeight], str]] = {
         "tensor": lambda weight: weight.name,
         "type": lambda weight: weight.role if weight.role in ("linear", "unknown") else "recurrent",
@@ -137,6 +203,7 @@ def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list
     }
     members: dict[str, list[MaskedWeight]] = {}
     for weight in weights:
+        weight.start_from_zeros(selection.block)
         members.setdefault(names[selection.scope](weight), []).append(weight)
     return [Group(name, group, selection.block, selection.block_norm) for name, group in members.items()]
 

@@ -50,8 +50,12 @@ def refuse_nan(scores: Float[Tensor, " count"]) -> None:
         raise Diverged("a weight's saliency is NaN: the weights or the optimizer's moments have diverged")
 
 
-def keep_most_salient(scores: Float[Tensor, " count"], keep: int) -> Bool[Tensor, " count"]:
-    """Keep exactly `keep` entries: the largest scores, and among equals the first. Same on every device.
+def keep_most_salient(
+    scores: Float[Tensor, " count"], keep: int, tie_break: Float[Tensor, " count"] | None = None
+) -> Bool[Tensor, " count"]:
+    """Keep exactly `keep` entries: the largest scores, among equals the largest `tie_break`, among equals the first.
+
+    Same on every device.
 
     Raises Diverged when a score is NaN.
     """
@@ -62,6 +66,8 @@ def keep_most_salient(scores: Float[Tensor, " count"], keep: int) -> Bool[Tensor
     threshold = scores.kthvalue(scores.numel() - keep + 1).values
     mask = scores > threshold
     ties = (scores == threshold).nonzero().squeeze(1)
+    if tie_break is not None:
+        ties = ties[tie_break[ties].argsort(descending=True, stable=True)]
     mask[ties[: keep - int(mask.sum())]] = True
     return mask
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from rnnprune.errors import UsageError
 
@@ -64,6 +65,13 @@ class Selection:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block", _as_block(self.block))
+        require_one_of("block_norm", self.block_norm, BlockNorm)
+        require_one_of("scope", self.scope, Scope)
+        for flag in ("include", "exclude"):
+            object.__setattr__(self, flag, _as_patterns(flag, getattr(self, flag)))
+
 
 @dataclass(frozen=True)
 class PruningOptions:
@@ -77,9 +85,34 @@ class PruningOptions:
 
     def __post_init__(self) -> None:
         require_target(self.target)
+        require_one_of("schedule", self.schedule, ScheduleName)
+        require_one_of("saliency", self.saliency, SaliencyName)
 
 
 def require_target(target: float) -> None:
     """Raise UsageError unless 0 < target < 1."""
     if not 0.0 < target < 1.0:
         raise UsageError(f"--target is the share of zeros, between 0 and 1 (0.9 keeps a tenth); found {target}")
+
+
+def require_one_of(what: str, found: str, names: Any) -> None:
+    """Raise UsageError unless `found` is one of a Literal's names."""
+    if found not in get_args(names):
+        raise UsageError(f"{what} must be one of {', '.join(get_args(names))}; found {found!r}")
+
+
+def _as_block(block: Any) -> Block:
+    """A plain pair will do."""
+    whole = isinstance(block, tuple | list) and len(block) == 2 and all(type(size) is int for size in block)
+    if not whole or min(block) < 1:
+        raise UsageError(f"a block is (rows, columns), whole numbers of at least 1, such as (16, 1); found {block!r}")
+    return Block(*block)
+
+
+def _as_patterns(flag: str, patterns: Any) -> tuple[str, ...]:
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise UsageError(f"{flag} takes a tuple of patterns; write ({patterns!r},), found {patterns!r}")
+    given = tuple(patterns)
+    if wrong := [pattern for pattern in given if not isinstance(pattern, str)]:
+        raise UsageError(f"{flag} takes patterns over the names of tensors, such as 'decoder.*'; found {wrong[0]!r}")
+    return given

@@ -11,24 +11,29 @@
 Masks live here, outside the model, one per storage; the model keeps its own plain parameters, so it deep-copies, saves
 and loads as before. Weights are masked in place, their gradients as they are accumulated (so clipping sees what the
 optimizer will), and the optimizer's moments at every mask update, since they would bring dropped weights back.
+Gradients that come another way (torch.autograd.grad, one set by hand) are masked as the optimizer's step begins: the
+optimizer never sees them whole, but a clipping before that did. One that is changed in place after it was accumulated
+(noise added to it) is not looked at again: mask the noise with `masks`, or dropped weights' moments take it up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from rnnprune.errors import UsageError
 from rnnprune.pruning.groups import Group, GroupUpdate, MaskedWeight, group_weights, sparsity_of
-from rnnprune.pruning.options import SaliencyName, Selection, require_target
+from rnnprune.pruning.options import SaliencyName, Selection, require_one_of, require_target
 from rnnprune.pruning.saliency import SALIENCIES
 from rnnprune.pruning.schedules import Gradual, Schedule
-from rnnprune.pruning.selection import PRUNED_BY_DEFAULT, Choice, choose, roles_of_module
+from rnnprune.pruning.tying import masked_weights, places_of, require_same_parameters, with_zeros_told
+from rnnprune.pruning.tying import tie as tie
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class Pruner:
     saliency: "magnitude", or "fisher" with Adam and its kin.
     selection: which weights, and in which blocks.
 
+    A weight that is half zeros or more when the Pruner is built was pruned before: its zeros start as dropped (its
+    reason in `choices` says so) and stay, save where a schedule revives. Build the Pruner after loading the model,
+    moving it to its device and converting its dtype.
+
     Raises UsageError for a selection or a target that cannot work.
     """
 
@@ -69,21 +78,25 @@ class Pruner:
         selection: Selection | None = None,
     ) -> None:
         require_target(target)
+        require_one_of("saliency", saliency, SaliencyName)
         selection = selection or Selection()
         self.schedule = schedule
         self.target = target
         self.step_count = 0
+        self._model = model
         self._optimizer = optimizer
         self._saliency = SALIENCIES[saliency]
-        self._weights, self.choices = masked_weights(model, optimizer, selection)
+        self._weights, choices = masked_weights(model, optimizer, selection)
+        self._places = places_of(model, self._weights)
         self._groups = group_weights(self._weights, selection)
+        for group in self._groups:
+            group.require_reachable(target)
+        self.choices = with_zeros_told(choices, self._places)
         self._quantiles: dict[str, float] = {}
         self._optimizer_has_stepped = False
-        self._hooks = [optimizer.register_step_post_hook(self._note_step)]
-        for weight in self._weights:
-            for tensor in weight.tensors:
-                mask_gradient = partial(self._mask_gradient, weight)
-                self._hooks.append(tensor.register_post_accumulate_grad_hook(mask_gradient))  # type: ignore[no-untyped-call]
+        self._masked_gradients: dict[int, Tensor] = {}  # id of a parameter -> its gradient, once accumulated and masked
+        self._hooks = self._hook_in()
+        self._mask_everything()
 
     @property
     def sparsity(self) -> float:
@@ -101,15 +114,20 @@ class Pruner:
         return dict(self._quantiles)
 
     def step(self) -> PruningUpdate | None:
-        """Call right after `optimizer.step()`; gives the mask update if one fell on this step."""
+        """Call right after `optimizer.step()`; gives the mask update if one fell on this step.
+
+        Raises UsageError when the model's weights are no longer those that the Pruner was built on.
+        """
         if not self._optimizer_has_stepped:
             return None
+        require_same_parameters(self._model, self._places)
         self._optimizer_has_stepped = False
         self.step_count += 1
         update = self._update_masks()
-        self._mask_weights()
-        if update is not None and not self._reviving:
-            self._mask_moments()
+        if update is not None:
+            self._mask_everything()
+        else:
+            self._mask_weights()
         return update
 
     def apply_to(self, model: nn.Module) -> None:
@@ -141,14 +159,23 @@ class Pruner:
         self._quantiles = dict(state["quantiles"])
         for weight in self._weights:
             weight.mask = masks[weight.name].to(weight.weight.device, torch.bool).clone()
-        self._mask_weights()
-        if not self._reviving:
-            self._mask_moments()
+        self._mask_everything()
 
     def close(self) -> None:
-        """Take the hooks off the model and the optimizer; the weights stay as they are."""
+        """Take the hooks off the model and the optimizer; the weights stay as they are, and `step()` does nothing."""
         for hook in self._hooks:
             hook.remove()
+        self._masked_gradients.clear()
+        self._optimizer_has_stepped = False
+
+    def _hook_in(self) -> list[RemovableHandle]:
+        hooks = [
+            tensor.register_post_accumulate_grad_hook(partial(self._note_gradient, weight))  # type: ignore[no-untyped-call]
+            for weight in self._weights
+            for tensor in weight.tensors
+        ]
+        pre_hook = self._optimizer.register_step_pre_hook(lambda *_: self._mask_other_gradients())
+        return [*hooks, pre_hook, self._optimizer.register_step_post_hook(self._note_step)]
 
     @property
     def _reviving(self) -> bool:
@@ -182,8 +209,32 @@ class Pruner:
             self._optimizer_has_stepped = True
 
     def _mask_gradient(self, weight: MaskedWeight, parameter: Tensor) -> None:
-        if parameter.grad is not None and not self._reviving:
-            weight.apply_to(parameter.grad)
+        if parameter.grad is None or self._reviving:
+            return
+        weight.require_fit(parameter)
+        if 0 in parameter.grad.stride():  # an expanded tensor, set by hand: several places are one in memory
+            parameter.grad = parameter.grad.clone(memory_format=torch.contiguous_format)
+        weight.apply_to(parameter.grad)
+
+    def _note_gradient(self, weight: MaskedWeight, parameter: Tensor) -> None:
+        self._mask_gradient(weight, parameter)
+        if parameter.grad is not None:
+            self._masked_gradients[id(parameter)] = parameter.grad
+
+    def _mask_other_gradients(self) -> None:
+        """Those that no backward pass accumulated since the last step; to mask all again would cost 0.6 % of a step."""
+        for weight in self._weights:
+            for tensor in weight.tensors:
+                if tensor.grad is not self._masked_gradients.get(id(tensor)):
+                    self._mask_gradient(weight, tensor)
+        self._masked_gradients.clear()
+
+    def _mask_everything(self) -> None:
+        self._mask_weights()
+        if not self._reviving:
+            self._masked_gradients.clear()
+            self._mask_other_gradients()
+            self._mask_moments()
 
     def _mask_weights(self) -> None:
         for weight in self._weights:
@@ -194,51 +245,4 @@ class Pruner:
             for tensor in weight.tensors:
                 for moment in self._optimizer.state.get(tensor, {}).values():
                     if isinstance(moment, Tensor) and moment.shape == tensor.shape:
-                        moment.masked_fill_(~weight.mask, 0.0)  # its dtype may differ from the weight's
-
-
-def masked_weights(
-    model: nn.Module, optimizer: torch.optim.Optimizer, selection: Selection
-) -> tuple[list[MaskedWeight], list[Choice]]:
-    """The weights to mask, one per storage, and the choice made for every parameter."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-    given = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    trained = {id(parameter) for parameter in given if parameter.requires_grad}
-    choices = [
-        choice
-        if not choice.pruned or id(parameters[choice.name]) in trained
-        else choice._replace(pruned=False, reason="frozen: the optimizer does not train it")
-        for choice in choose(roles_of_module(model), shapes, selection.include, selection.exclude)
-    ]
-    weights, choices = tie(parameters, choices)
-    if not weights:
-        reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in choices if choice.role in PRUNED_BY_DEFAULT)
-        raise UsageError(
-            f"nothing left to prune ({reasons}); name matrices with --include, or let the optimizer train them"
-        )
-    return weights, choices
-
-
-def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[MaskedWeight], list[Choice]]:
-    """One masked weight per storage. A storage is pruned only when nothing that shares it is left out."""
-    sharers: dict[tuple[int, int], list[Choice]] = {}
-    for choice in choices:
-        tensor = tensors[choice.name]
-        sharers.setdefault((tensor.data_ptr(), tensor.numel()), []).append(choice)
-
-    weights, decided = [], []
-    for shared in sharers.values():
-        left_out = next((choice for choice in shared if not choice.pruned), None)
-        if len({(tensors[choice.name].shape, tensors[choice.name].stride()) for choice in shared}) > 1:
-            left_out = shared[0]._replace(pruned=False, reason="one storage, in another layout")
-        if left_out is None:
-            distinct = {id(tensors[choice.name]): tensors[choice.name] for choice in shared}
-            weights.append(MaskedWeight(shared[0].name, shared[0].role, list(distinct.values())))
-        decided += [
-            choice._replace(pruned=False, reason=f"tied to {left_out.name} ({left_out.reason})")
-            if choice.pruned and left_out is not None
-            else choice
-            for choice in shared
-        ]
-    return weights, decided
+                        weight.apply_to(moment)

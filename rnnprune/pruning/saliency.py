@@ -4,7 +4,8 @@
     fisher      |w| sqrt(v)    v = Adam's second moment, a running diagonal estimate of the loss's curvature: its
                                square is twice the rise in loss of Optimal Brain Damage (LeCun et al., 1989)
 
-Both are computed in float32 at least, whatever the dtype of the weight.
+Both are computed in float32 at least, whatever the dtype of the weight. Equal scores are ranked by |w|, then by index:
+under `fisher` whole columns tie where an input is constant, and everything whose v is 0.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ def fisher(weight: Float[Tensor, "*shape"], state: Mapping[str, Any]) -> Float[T
             "saliency 'fisher' reads the optimizer's second moments (`exp_avg_sq` of Adam, AdamW, NAdam, RAdam), and "
             "this optimizer keeps none here; use one of these, or saliency 'magnitude' (a weight that never gets a "
             "gradient has none under any optimizer: exclude it)"
+        )
+    if weight.dtype == torch.float16 and not second_moment.any():
+        raise UsageError(
+            "saliency 'fisher' finds every second moment zero: in float16 the squares of small gradients vanish; "
+            "keep the weights in float32 (autocast computes in half precision all the same) or bfloat16, or use "
+            "saliency 'magnitude'"
         )
     return _at_least_float32(weight.detach()).abs() * _at_least_float32(second_moment).sqrt()
 

@@ -9,12 +9,13 @@ Letters of the formulas: s sparsity, t step, q the target's quantile of the sali
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import ScheduleName, Timing
+from rnnprune.pruning.options import ScheduleName, Timing, require_one_of
 
 
 class Cut(NamedTuple):
@@ -36,6 +37,10 @@ class Gradual:
         t <  ramp:  eps = theta (t - start + 1) / frequency
         t >= ramp:  eps = (theta (ramp - start + 1) + phi (t - ramp + 1)) / frequency
         theta = 2 q frequency / (2 (ramp - start) + 3 (end - ramp)),   phi = slope_ratio theta
+
+    Two things are added to the paper's: the last cut, at `end_step`, is an exact top-k at the target (its threshold
+    alone misses it), and q is read at the first update from the model that is being pruned, where the paper takes it
+    from another, fully trained one.
 
     slope_ratio is 1.5 to 2 in the paper. Its listing masks a weight before it tests it, so a pruned one never
     returns (`revive=False`, literal). Its prose lets a weight return when an optimizer update pushes it over the
@@ -134,29 +139,38 @@ def plan_schedule(name: ScheduleName, total_steps: int, timing: Timing | None = 
 
     Raises UsageError when the schedule could not finish within `total_steps`. Hard pruning cuts at `timing.start`.
     """
+    require_one_of("schedule", name, ScheduleName)
     timing = timing or Timing()
-    if not 0 <= timing.start < timing.ramp < timing.end <= 1:
+    used = {"gradual": ("start", "ramp", "end"), "cubic": ("start", "end"), "hard": ("start",)}[name]
+    shares = {part: getattr(timing, part) for part in used}
+    if not all(0 <= share <= 1 for share in shares.values()) or _out_of_order(list(shares.values())):
         raise UsageError(
-            f"a schedule needs 0 <= start < ramp < end <= 1 as shares of all steps; "
-            f"found start {timing.start}, ramp {timing.ramp}, end {timing.end}"
+            f"a {name} schedule needs 0 <= {' < '.join(used)} <= 1 as shares of all steps; found {_listed(shares)}"
         )
-    start, ramp, end = (round(share * total_steps) for share in (timing.start, timing.ramp, timing.end))
+    steps = {f"{part}_step": round(share * total_steps) for part, share in shares.items()}
     if name == "hard":
-        return Hard(max(start, 1))
+        return Hard(max(steps["start_step"], 1))
+    start, end = steps["start_step"], steps["end_step"]
+    if _out_of_order(list(steps.values())) or end - start < 2:
+        raise UsageError(f"{total_steps} steps are too few for this schedule: {_listed(steps)}; train longer")
     frequency = min(100, max(1, (end - start) // 30)) if timing.frequency is None else timing.frequency
-    try:
-        if name == "cubic":
-            return Cubic(start, end, frequency)
-        return Gradual(start, ramp, end, frequency, timing.slope_ratio, timing.revive)
-    except UsageError as error:
-        raise UsageError(f"{total_steps} steps are too few for this schedule: {error}; train longer") from error
+    if name == "cubic":
+        return Cubic(start, end, frequency)
+    return Gradual(start, steps["ramp_step"], end, frequency, timing.slope_ratio, timing.revive)
+
+
+def _out_of_order(values: Sequence[int | float]) -> bool:
+    return any(a >= b for a, b in pairwise(values))
+
+
+def _listed(values: Mapping[str, int | float]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _require_order(**steps: int) -> None:
     values = list(steps.values())
-    if values[0] < 0 or any(a >= b for a, b in pairwise(values)):
-        found = ", ".join(f"{name} {value}" for name, value in steps.items())
-        raise UsageError(f"a schedule needs 0 <= {' < '.join(steps)}; found {found}")
+    if values[0] < 0 or _out_of_order(values):
+        raise UsageError(f"a schedule needs 0 <= {' < '.join(steps)}; found {_listed(steps)}")
 
 
 def _require_updates(start_step: int, end_step: int, frequency: int) -> None:

@@ -92,7 +92,7 @@ def evaluate(model: nn.Module, task: Task, split: Split) -> dict[str, float]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: what a model caches in its forward must serve training too
             figures = {name: float(value) for name, value in task.evaluate(model, split).items()}
     finally:
         for module, mode in modes:

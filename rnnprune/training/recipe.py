@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from rnnprune.errors import UsageError
 
@@ -35,11 +35,16 @@ class Recipe:
         if self.steps is not None and self.epochs is not None:
             raise UsageError("--steps and --epochs both say how long to train; give one of them")
         for flag, value in (("--steps", self.steps), ("--epochs", self.epochs), ("--lr", self.lr)):
-            if value is not None and not value > 0:
-                raise UsageError(f"{flag} must be above 0, found {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{flag} must be above 0 and finite, found {value}")
         for flag, value in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm)):
-            if not value >= 0:
-                raise UsageError(f"{flag} must not be below 0, found {value}")
+            if not 0 <= value < math.inf:
+                raise UsageError(f"{flag} must not be below 0 and must be finite, found {value}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed must be a whole number from 0 to 2**63 - 1, found {self.seed}")
+        for flag, name, names in (("--optimizer", self.optimizer, OptimizerName), ("--decay", self.decay, Decay)):
+            if name not in get_args(names):
+                raise UsageError(f"{flag} must be one of {', '.join(get_args(names))}; found {name!r}")
 
     def learning_rate(self, step: int, total_steps: int) -> float:
         """The rate of optimizer step `step` (from 1): a linear warm-up over 2 % of all steps, then the decay to 0."""

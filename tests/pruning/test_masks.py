@@ -43,6 +43,13 @@ def test_where_most_are_zero_already_the_count_is_still_exact() -> None:
     assert kept == [*range(98), 500, 999]
 
 
+def test_among_equal_scores_the_tie_break_decides_and_then_the_index() -> None:
+    scores = torch.tensor([0.0, 5.0, 0.0, 0.0, 0.0])
+    tie_break = torch.tensor([1.0, 0.0, 3.0, 2.0, 2.0])
+    kept = [keep_most_salient(scores, keep, tie_break).nonzero().flatten().tolist() for keep in range(6)]
+    assert kept == [[], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4], [0, 1, 2, 3, 4]]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_both_wide_dtypes_are_taken(dtype: torch.dtype) -> None:
     scores = torch.rand(1000, dtype=dtype)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from rnnprune.errors import UsageError
+from rnnprune.pruning.options import Block, Selection
 from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.saliency import SALIENCIES, fisher, magnitude
 from rnnprune.pruning.schedules import Hard
@@ -69,6 +70,46 @@ def test_fisher_under_sgd_stops_at_the_first_cut() -> None:
     optimizer.step()
     with pytest.raises(UsageError, match="this optimizer keeps none"):
         pruner.step()
+
+
+def test_where_fisher_ties_the_larger_weight_stays() -> None:
+    """An input that is always 0 gives its whole column a score of 0; blocks tie likewise."""
+    for block, kept in (
+        (Block(1, 1), [[False, False], [True, False], [True, False], [True, False]]),
+        (Block(2, 1), [[False, False]] * 2 + [[True, False]] * 2),
+    ):
+        layer = nn.Linear(2, 4, bias=False)
+        layer.weight.data = torch.tensor([[1.0, 9.0], [2.0, 9.0], [3.0, 9.0], [4.0, 9.0]])
+        optimizer = torch.optim.Adam(layer.parameters(), lr=0.0)
+        layer.weight.data[:, 1] = 0.001
+        pruner = Pruner(
+            layer,
+            optimizer,
+            Hard(1),
+            target=0.625 if block == (1, 1) else 0.75,
+            saliency="fisher",
+            selection=Selection(block=block),
+        )
+        layer(torch.zeros(1, 2)).sum().backward()
+        optimizer.step()
+        pruner.step()
+        assert pruner.masks["weight"].tolist() == kept
+
+
+def test_fisher_refuses_second_moments_that_vanished_in_float16() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        layer = nn.Linear(4, 4, bias=False).to(dtype)
+        optimizer = torch.optim.Adam(layer.parameters(), lr=0.0)
+        pruner = Pruner(layer, optimizer, Hard(1), saliency="fisher")
+        layer.weight.grad = torch.full((4, 4), 1e-4, dtype=dtype)
+        optimizer.step()
+        if dtype == torch.bfloat16:
+            assert pruner.step() is not None
+            continue
+        with pytest.raises(
+            UsageError, match=r"^weight: .* every second moment zero: in float16 .* or bfloat16, or use"
+        ):
+            pruner.step()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -184,18 +184,49 @@ def test_hard_never_cuts_before_the_first_step() -> None:
     assert plan_schedule("hard", 3) == Hard(1)
 
 
-@pytest.mark.parametrize("name", ["gradual", "cubic", "hard"])
-@pytest.mark.parametrize("shares", [(0.5, 0.25, 0.75), (0.1, 0.5, 1.1), (-0.1, 0.2, 0.5), (0.1, 0.5, 0.5)])
-def test_shares_out_of_order_are_refused(name: ScheduleName, shares: tuple[float, float, float]) -> None:
-    with pytest.raises(UsageError, match="0 <= start < ramp < end <= 1 as shares of all steps; found start"):
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "shares", "text"),
+    [
+        ("gradual", (0.5, 0.25, 0.75), "start < ramp < end <= 1 .*; found start 0.5, ramp 0.25, end 0.75$"),
+        ("gradual", (0.1, 0.5, 1.1), "start < ramp < end <= 1 .*; found start 0.1, ramp 0.5, end 1.1$"),
+        ("gradual", (-0.1, 0.2, 0.5), "start < ramp < end <= 1 .*; found start -0.1"),
+        ("gradual", (0.1, 0.5, 0.5), "start < ramp < end <= 1 .*; found start 0.1, ramp 0.5, end 0.5$"),
+        ("gradual", (0.1, NAN, 0.5), "start < ramp < end <= 1 .*; found start 0.1, ramp nan, end 0.5$"),
+        ("cubic", (0.5, 0.25, 0.5), "0 <= start < end <= 1 .*; found start 0.5, end 0.5$"),
+        ("cubic", (0.1, 0.25, 1.1), "0 <= start < end <= 1 .*; found start 0.1, end 1.1$"),
+        ("hard", (-0.1, 0.25, 0.5), "a hard schedule needs 0 <= start <= 1 as shares of all steps; found start -0.1$"),
+        ("hard", (1.1, 0.25, 0.5), "0 <= start <= 1 .*; found start 1.1$"),
+    ],
+)
+def test_shares_out_of_order_are_refused(name: ScheduleName, shares: tuple[float, float, float], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
         plan_schedule(name, 1000, Timing(*shares))
 
 
-def test_too_few_steps_are_refused_with_the_remedy() -> None:
-    with pytest.raises(UsageError, match=r"^2 steps are too few for this schedule: .* train longer$"):
-        plan_schedule("gradual", 2)
-    with pytest.raises(UsageError, match=r"^100 steps are too few .* frequency of 100 steps; lower the frequency"):
+def test_only_the_shares_that_a_schedule_has_are_looked_at() -> None:
+    assert plan_schedule("cubic", 1000, Timing(start=0.3)) == Cubic(300, 500, 6)  # the ramp stays at 0.25
+    assert plan_schedule("hard", 1000, Timing(start=0.5)) == Hard(500)
+    assert plan_schedule("hard", 1000, Timing(start=1.0)) == Hard(1000)
+
+
+@pytest.mark.parametrize(("name", "total"), [("gradual", 2), ("cubic", 2), ("cubic", 0)])
+def test_too_few_steps_are_refused_with_the_remedy(name: ScheduleName, total: int) -> None:
+    with pytest.raises(
+        UsageError, match=rf"^{total} steps are too few for this schedule: start_step .*; train longer$"
+    ):
+        plan_schedule(name, total)
+
+
+def test_what_is_not_the_fault_of_the_planned_steps_is_not_blamed_on_them() -> None:
+    with pytest.raises(UsageError, match=r"^no update falls between .* frequency of 100 steps; lower the frequency$"):
         plan_schedule("cubic", 100, Timing(frequency=100))
+    with pytest.raises(UsageError, match=r"^slope_ratio must lie in 1 to 2"):
+        plan_schedule("gradual", 1000, Timing(slope_ratio=20.0))
+    with pytest.raises(UsageError, match=r"^frequency must be at least 1 step"):
+        plan_schedule("gradual", 1000, Timing(frequency=0))
 
 
 @given(total=st.integers(1, 3000), end=st.floats(0.1, 1.0), frequency=st.none() | st.integers(1, 200))

@@ -187,7 +187,7 @@ def test_gradients_that_pass_by_the_hooks_bring_nothing_back_and_the_count_stays
 def test_going_on_with_a_lower_target_brings_nothing_back() -> None:
     model, optimizer, pruner = start(Hard(1))
     list(run(model, optimizer, pruner, 1))
-    lower = Pruner(model, optimizer, Hard(2), target=0.5)
+    model, optimizer, lower = start(Hard(2), target=0.5)
     lower.load_state_dict(pruner.state_dict())
     list(run(model, optimizer, lower, 1))
     assert {name: mask.tolist() for name, mask in lower.masks.items()} == {
