@@ -16,11 +16,30 @@ import torch
 from torch import Tensor
 
 from rnnprune.errors import InputRefused
-from rnnprune.formats.container import check_aliases, dump_json, in_order, parse_json_object, read_container
-from rnnprune.formats.kinds import COPY_AGAIN, Kind, detect_kind, names_code, refusal, storage_sizes, unknown_protocol
-from rnnprune.formats.normalise import OWN_KEY, Refused, clean_names, find_tensors, plain_tensors, split_ties
+from rnnprune.formats.container import (
+    check_aliases,
+    dump_json,
+    in_order,
+    parse_json_object,
+    plain_data_problem,
+    read_container,
+)
+from rnnprune.formats.kinds import (
+    COPY_AGAIN,
+    Kind,
+    Refused,
+    detect_kind,
+    names_code,
+    refusal,
+    storage_sizes,
+    unknown_protocol,
+)
+from rnnprune.formats.normalise import OWN_KEY, clean_names, find_tensors, split_ties
 from rnnprune.formats.npz import read_npz
+from rnnprune.formats.plain import nbytes, plain_tensors
 from rnnprune.formats.sparse import densify, read_sparse
+
+FREE_METADATA = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,11 +66,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class _Content:
-    """A file as it was stored, before names are normalised."""
+    """A file as it was stored, before names are normalised; held_bytes is its size, unpacked."""
 
     tree: Mapping[Any, Any]
     metadata: dict[str, Any]
     notes: list[str]
+    held_bytes: int
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -61,11 +81,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     UsageError when there is no such file.
     """
     kind = detect_kind(path)
-    content = _read(path, kind)
     try:
+        content = _read(path, kind)
         found = find_tensors(content.tree)
         sizes = storage_sizes(path) if kind == "torch zip" else None
-        plain = plain_tensors(found.tensors, path.stat().st_size, sizes)
+        plain = plain_tensors(found.tensors, content.held_bytes, sizes)
         cleaned = clean_names(plain)
     except Refused as refused:
         raise refusal(path, refused.found, refused.remedy) from refused
@@ -83,22 +103,24 @@ def _read(path: Path, kind: Kind) -> _Content:
         return _read_safetensors(path)
     if kind == "npz":
         tensors, notes = read_npz(path)
-        return _Content(tensors, {}, notes)
+        return _Content(tensors, {}, notes, sum(map(nbytes, tensors.values())))
     tree = _load_torch(path, kind)
     if not isinstance(tree, Mapping):
         raise refusal(path, f"a {type(tree).__name__} instead of named tensors", "save the model's `state_dict()`")
     own = tree.get(OWN_KEY)
-    return _Content(tree, _plain(path, own) if isinstance(own, dict) else {}, [])
+    return _Content(tree, _plain(path, own) if isinstance(own, dict) else {}, [], path.stat().st_size)
 
 
 def _plain(path: Path, own: dict[str, Any]) -> dict[str, Any]:
     """Our own description, which later goes into JSON; whoever wrote anything else there was not rnnprune."""
+    problem = plain_data_problem(own, FREE_METADATA + path.stat().st_size)
     try:
-        dump_json(own)
+        if problem is None:
+            dump_json(own)
     except (TypeError, ValueError, RecursionError) as error:
-        raise refusal(
-            path, f"a `{OWN_KEY}` entry that is not plain data ({error})", "save the `state_dict()` alone"
-        ) from error
+        problem = str(error)
+    if problem is not None:
+        raise refusal(path, f"a `{OWN_KEY}` entry that is not plain data ({problem})", "save the `state_dict()` alone")
     return own
 
 
@@ -107,11 +129,14 @@ def _read_safetensors(path: Path) -> _Content:
     if "rnnprune_format" in header:
         sparse = read_sparse(path)
         note = "This is a sparse file; its matrices were made dense again."
-        return _Content(densify(sparse), sparse.metadata, [note])
+        dense = densify(sparse)
+        held_bytes = sum(nbytes(dense[name]) for name in sparse.tensors)
+        return _Content(dense, sparse.metadata, [note], held_bytes)
     own = parse_json_object(path, header, OWN_KEY)
     aliases = check_aliases(path, own.pop("aliases", {}), arrays)
     arrays = in_order(arrays, own.pop("order", []))
-    return _Content(arrays | {alias: arrays[name] for alias, name in aliases.items()}, own, [])
+    tree = arrays | {alias: arrays[name] for alias, name in aliases.items()}
+    return _Content(tree, own, [], path.stat().st_size)
 
 
 def _load_torch(path: Path, kind: Kind) -> object:

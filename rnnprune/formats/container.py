@@ -21,10 +21,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rnnprune.errors import InputRefused, UsageError
+from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.atomic import write_atomic
+from rnnprune.formats.kinds import MAX_NAME, refusal, too_many_names
 
 T = TypeVar("T")
+
+DEEPEST_JSON = 100
+HEADER_KEY = "__metadata__"
 
 NAME_OF_DTYPE: Mapping[torch.dtype, str] = {
     torch.bool: "BOOL",
@@ -43,6 +47,9 @@ NAME_OF_DTYPE: Mapping[torch.dtype, str] = {
     torch.complex64: "C64",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e8m0fnu: "F8_E8M0",
 }
 
 
@@ -58,18 +65,22 @@ def read_container(path: Path) -> Container:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = file.offset_keys()
+            if refused := too_many_names(len(names)):
+                raise refusal(path, refused.found, refused.remedy)
             return Container({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
-        raise InputRefused(
-            f"{path}: a damaged safetensors file ({error}); copy or download it again, or save it again at its source"
+        raise refusal(
+            path,
+            f"a damaged safetensors file ({error})",
+            "copy or download it again, or save it again at its source",
         ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata alone: {} when there is none, or when this is no readable safetensors file."""
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         with safe_open(path, framework="pt", device="cpu") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError):
@@ -77,25 +88,59 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def parse_json_object(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
-    """The JSON object that the metadata hold under `key`, {} where the key is missing."""
+    """The JSON object that the metadata hold under `key`, {} where the key is missing; it can be written as JSON again.
+
+    So NaN and infinity are refused, which Python's json takes, and so is what nests without end.
+    """
+    text = metadata.get(key, "{}")
     try:
-        value = json.loads(metadata.get(key, "{}"))
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InputRefused(f"{path}: metadata `{key}` is not JSON ({error}); export the file again") from error
     if not isinstance(value, dict):
         raise InputRefused(f"{path}: metadata `{key}` is JSON but not an object; export the file again")
+    if problem := plain_data_problem(value):
+        raise InputRefused(f"{path}: metadata `{key}`: {problem}; export the file again")
     return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is not finite")
+    return number
+
+
+def plain_data_problem(value: object, limit: int | None = None) -> str | None:
+    """Why nested data cannot go into JSON: too deep or, where there is a limit, too long; or None.
+
+    Branches may be shared, as a pickle can share them, so that a kilobyte unfolds to terabytes: the count is that of
+    the unfolded data, and it stops at the limit.
+    """
+    size, waiting = 0, [(value, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        size += 8 + (len(node) if isinstance(node, str | Mapping | list | tuple) else 0)
+        if depth > DEEPEST_JSON:
+            return f"nested more than {DEEPEST_JSON} deep"
+        if limit is not None and size > limit:
+            return f"more than {limit} characters once written out"
+        if isinstance(node, Mapping):
+            waiting += [(each, depth + 1) for pair in node.items() for each in pair]
+        elif isinstance(node, list | tuple):
+            waiting += [(each, depth + 1) for each in node]
+    return None
 
 
 def check_aliases(path: Path, aliases: object, names: Mapping[str, object]) -> dict[str, str]:
     """`aliases` as a dict of new name -> stored name, or InputRefused."""
     if not isinstance(aliases, dict):
         raise InputRefused(f"{path}: `aliases` is not a JSON object; export the file again")
+    if refused := too_many_names(len(aliases) + len(names)):
+        raise refusal(path, refused.found, refused.remedy)
     for alias, name in aliases.items():
         if not isinstance(name, str) or name not in names or alias in names:
-            raise InputRefused(
-                f"{path}: alias {alias!r} of {name!r} names no stored tensor or hides one; export it again"
-            )
+            found = f"alias {printable(repr(alias))} of {printable(repr(name))} names no stored tensor or hides one"
+            raise refusal(path, found, "export it again")
     return aliases
 
 
@@ -108,11 +153,23 @@ def in_order(tensors: Mapping[str, T], order: object) -> dict[str, T]:
 def write_container(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all; the same input gives the same bytes."""
     for name, array in arrays.items():
+        if problem := _name_problem(name):
+            raise UsageError(f"{printable(name)}: {problem}, and has no place in a safetensors file; rename the tensor")
         if array.dtype not in NAME_OF_DTYPE or array.layout != torch.strided:
-            raise UsageError(
-                f"{name}: {array.dtype}, {array.layout} has no place in a safetensors file; convert it first"
-            )
+            found = f"{printable(name)}: {array.dtype}, {array.layout}"
+            raise UsageError(f"{found} has no place in a safetensors file; convert it first")
     write_atomic(path, _chunks(arrays, metadata))
+
+
+def _name_problem(name: str) -> str | None:
+    """Why nobody could read a tensor of this name back, or None."""
+    if name == HEADER_KEY:
+        return "the name is the format's own"
+    if len(name) > MAX_NAME:
+        return f"the name has {len(name)} characters, the limit is {MAX_NAME}"
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        return "the name holds half a character (a lone surrogate)"
+    return None
 
 
 def write_dense(
@@ -130,7 +187,7 @@ def dump_json(value: object) -> str:
 
 def _chunks(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
     names = sorted(arrays, key=lambda name: (-arrays[name].element_size(), name))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, Any] = {HEADER_KEY: dict(metadata)}
     end = 0
     for name in names:
         array = arrays[name]

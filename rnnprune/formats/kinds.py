@@ -8,16 +8,19 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rnnprune.errors import InputRefused, UsageError
+from rnnprune.errors import InputRefused, UsageError, printable
 
 Kind = Literal["torch zip", "legacy pickle", "safetensors", "npz"]
 
 HEAD_BYTES = 512
 PICKLE_SCAN_BYTES = 2**20
+MAX_NAME = 1000  # characters of one tensor's name
+MAX_NAMES = 20_000  # names in one file, aliases too; a large recurrent model has a few thousand
+LONGEST_REASON = 2000
 LEGACY_TORCH_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # pickled LONG1 0x1950a86a20f9469cfc6c, then STOP
 
 COPY_AGAIN = "copy or download it again"
@@ -47,9 +50,29 @@ _FOREIGN_MAGIC: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
+class Refused(ValueError):
+    """What was found and what to do about it; the caller adds the file's name."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"{found}; {remedy}")
+        self.found, self.remedy = found, remedy
+
+
 def refusal(path: Path, found: str, remedy: str) -> InputRefused:
-    """`path: found; remedy` as the error to raise."""
-    return InputRefused(f"{path}: {found}; {remedy}")
+    """`path: found; remedy` as the error to raise; what was found may quote the file."""
+    return InputRefused(f"{path}: {printable(found, LONGEST_REASON)}; {remedy}")
+
+
+def too_many_names(count: int) -> Refused | None:
+    """The error to raise for so many names, or None."""
+    return Refused(f"{count} names, the limit is {MAX_NAMES}", "save one model alone") if count > MAX_NAMES else None
+
+
+def shortened(texts: Iterable[str]) -> str:
+    """The first five texts, fit to be printed, and how many more."""
+    listed = list(texts)
+    more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return ", ".join(printable(text) for text in listed[:5]) + more
 
 
 def detect_kind(path: Path) -> Kind:
@@ -114,17 +137,19 @@ def unknown_protocol(path: Path) -> InputRefused:
 
 
 def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise refusal(path, "a folder, not a checkpoint", "give the file in it")
-    if not path.exists():
-        raise UsageError(f"{path}: there is no such file; check the path")
-    if not path.is_file():
-        raise refusal(path, "not a regular file", "copy its content into a file first")
     try:
+        if path.is_dir():
+            raise refusal(path, "a folder, not a checkpoint", "give the file in it")
+        if not path.exists():
+            raise UsageError(f"{path}: there is no such file; check the path")
+        if not path.is_file():
+            raise refusal(path, "not a regular file", "copy its content into a file first")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from error
     if not head:
         raise refusal(path, "an empty file", COPY_AGAIN)
     return head
@@ -134,7 +159,7 @@ def _kind_of_zip(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RecursionError) as error:
+    except Exception as error:  # a hostile directory can break zipfile in more ways than BadZipFile
         raise refusal(path, f"a truncated or damaged zip ({error})", COPY_AGAIN) from error
     names = [member.filename for member in members]
     if len(set(names)) != len(names):

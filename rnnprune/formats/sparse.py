@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from rnnprune.errors import InputRefused, UsageError
+from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.container import (
     check_aliases,
     dump_json,
@@ -27,12 +27,22 @@ from rnnprune.formats.container import (
     read_metadata,
     write_container,
 )
-from rnnprune.kernels.csr import Csr, csr_from_dense, csr_nbytes, csr_problem, csr_to_dense, validate_csr
+from rnnprune.formats.kinds import MAX_NAME
+from rnnprune.kernels.csr import (
+    VALUE_DTYPES,
+    Csr,
+    csr_from_dense,
+    csr_nbytes,
+    csr_problem,
+    csr_to_dense,
+    nonzero_count,
+    validate_csr,
+)
 
 FORMAT = "1"
 BINSPARSE_VERSION = "0.1"
 PARTS = ("pointers_to_1", "indices_1", "values")  # the names of binsparse; in memory: crow_indices, col_indices, values
-FREE_DENSE_BYTES = 2**30
+FREE_DENSE_BYTES = 2**26
 DENSE_BYTES_PER_FILE_BYTE = 1000  # 99.9 % sparse is about 600: beyond that, a file of kilobytes claims gigabytes
 
 
@@ -59,6 +69,8 @@ def is_sparse_file(path: Path) -> bool:
 
 def cast_values(tensor: Shaped[Tensor, " ..."], dtype: torch.dtype, *, name: str = "tensor") -> Cast:
     """`tensor` in `dtype`; UsageError when a finite value would become infinite, names the largest."""
+    if tensor.element_size() == 1:
+        tensor = tensor.float()  # torch asks no float8 whether it is infinite; float32 holds them all
     cast = tensor.to(dtype)
     if bool((cast.isinf() & ~tensor.isinf()).any()):
         largest = float(tensor[tensor.isfinite()].abs().max())
@@ -66,7 +78,7 @@ def cast_values(tensor: Shaped[Tensor, " ..."], dtype: torch.dtype, *, name: str
             f"{name}: {largest:g} is beyond {_dtype_name(dtype)}, which ends at {torch.finfo(dtype).max:g}; "
             "export with --values bf16 or fp32"
         )
-    return Cast(cast, int(tensor.count_nonzero()) - int(cast.count_nonzero()))
+    return Cast(cast, nonzero_count(tensor) - nonzero_count(cast))
 
 
 def csr_or_dense(
@@ -79,10 +91,10 @@ def csr_or_dense(
     """
     if values_dtype is not None and tensor.is_floating_point() and tensor.ndim >= 2:
         tensor = cast_values(tensor, values_dtype, name=name).tensor
-    if tensor.ndim != 2 or not tensor.is_floating_point() or not tensor.isfinite().all():
+    if tensor.ndim != 2 or tensor.dtype not in VALUE_DTYPES or not tensor.isfinite().all():
         return tensor
     rows, cols = tensor.shape
-    sparse_bytes = csr_nbytes((rows, cols), int(tensor.count_nonzero()), tensor.element_size())
+    sparse_bytes = csr_nbytes((rows, cols), nonzero_count(tensor), tensor.element_size())
     return csr_from_dense(tensor) if sparse_bytes < tensor.numel() * tensor.element_size() else tensor
 
 
@@ -126,12 +138,16 @@ def read_sparse(path: Path) -> SparseFile:
     about = parse_json_object(path, metadata, "rnnprune")
     tensors: dict[str, Csr | Tensor] = {}
     for name, descriptor in parse_json_object(path, metadata, "binsparse").items():
-        tensors[name] = _read_csr(f"{path}: {name}", name, descriptor, arrays)
+        tensors[name] = _read_csr(f"{path}: {printable(name)}", name, descriptor, arrays)
     if clash := tensors.keys() & arrays.keys():
-        raise InputRefused(f"{path}: {sorted(clash)[0]} is stored both sparse and dense; export the file again")
+        raise InputRefused(
+            f"{path}: {printable(sorted(clash)[0])} is stored both sparse and dense; export the file again"
+        )
     tensors |= arrays
     aliases = check_aliases(path, about.pop("aliases", {}), tensors)
     _refuse_inflation(path, tensors.values())
+    if long := next((name for name in (*tensors, *aliases) if len(name) > MAX_NAME), None):
+        raise InputRefused(f"{path}: a name of {len(long)} characters, the limit is {MAX_NAME}; export the file again")
     return SparseFile(in_order(tensors, about.pop("order", [])), aliases, about)
 
 
@@ -164,12 +180,12 @@ def _read_csr(where: str, name: str, descriptor: object, arrays: dict[str, Tenso
     if not isinstance(descriptor, dict):
         raise InputRefused(f"{where}: its binsparse descriptor is not a JSON object; export the file again")
     if (descriptor.get("version"), descriptor.get("format")) != (BINSPARSE_VERSION, "CSR"):
+        told = printable(f"{descriptor.get('version')!r} {descriptor.get('format')!r}")
         raise InputRefused(
-            f"{where}: binsparse {descriptor.get('version')!r} {descriptor.get('format')!r} is not known here, "
-            f"only {BINSPARSE_VERSION!r} 'CSR'; upgrade rnnprune"
+            f"{where}: binsparse {told} is not known here, only {BINSPARSE_VERSION!r} 'CSR'; upgrade rnnprune"
         )
     if missing := [part for part in PARTS if f"{name}.{part}" not in arrays]:
-        raise InputRefused(f"{where}: the array {name}.{missing[0]} is missing; export the file again")
+        raise InputRefused(f"{where}: the array {printable(name)}.{missing[0]} is missing; export the file again")
     crow_indices, col_indices, values = (arrays.pop(f"{name}.{part}") for part in PARTS)
     claimed = descriptor.get("shape")
     shape = tuple(claimed) if isinstance(claimed, list) else ()
@@ -177,7 +193,9 @@ def _read_csr(where: str, name: str, descriptor: object, arrays: dict[str, Tenso
         crow_indices, col_indices, values, shape
     )
     if problem is not None:
-        raise InputRefused(f"{where}: {problem}; the file is corrupt or was not written by rnnprune, export it again")
+        raise InputRefused(
+            f"{where}: {printable(problem)}; the file is corrupt or was not written by rnnprune, export it again"
+        )
     return Csr(crow_indices, col_indices, values, (shape[0], shape[1]))
 
 

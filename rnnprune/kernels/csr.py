@@ -26,6 +26,7 @@ from rnnprune.errors import InputRefused
 VALUE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WIDEST_UINT16_COLS = 65_536
 FIRST_INT64_NNZ = 2**31
+SIGNED_TWIN = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 MAX_DIM = 2**31 - 1
 MAX_ELEMENTS = 2**32  # 16 GiB once dense in float32: a larger claim is an attack or a mistake
 
@@ -80,6 +81,15 @@ def csr_to_dense(csr: Csr) -> Float[Tensor, "rows cols"]:
     dense = torch.zeros(rows, cols, dtype=csr.values.dtype, device=csr.values.device)
     dense[row_of, csr.col_indices.long()] = csr.values
     return dense
+
+
+def nonzero_count(tensor: Tensor) -> int:
+    """Number of elements that are not zero, for the dtypes too that torch itself does not count; -0.0 is a zero."""
+    if tensor.dtype in SIGNED_TWIN:
+        tensor = tensor.view(SIGNED_TWIN[tensor.dtype])
+    elif tensor.is_floating_point() and tensor.element_size() == 1:
+        tensor = tensor.float()
+    return int(tensor.count_nonzero())
 
 
 def csr_nbytes(shape: tuple[int, int], nnz: int, value_itemsize: int) -> int:

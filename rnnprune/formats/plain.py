@@ -1,0 +1,85 @@
+"""From the tensors that a checkpoint holds to plain ones: detached, dense, contiguous, and no larger than they may be.
+
+A tensor is a view of a storage, and both are claims of the file: they are checked before any element is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnprune.errors import printable
+from rnnprune.formats.kinds import COPY_AGAIN, Refused, shortened
+from rnnprune.kernels.views import view_key
+
+FREE_BYTES = 2**26
+LAID_OUT_BYTES_PER_FILE_BYTE = 4
+READABLE_DTYPES = {
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+    *(torch.complex32, torch.complex64, torch.complex128),
+}  # all others (bits8, float4, int4, ...) are packed by some scheme that the file does not tell
+
+
+def plain_tensors(
+    tensors: Mapping[str, Tensor], held_bytes: int, storage_sizes: Collection[int] | None = None
+) -> dict[str, Tensor]:
+    """The plain tensors; names that showed one and the same view get one and the same object.
+
+    held_bytes: what the file can hold: its size, unpacked where it is compressed. storage_sizes: bytes of each storage
+    that the file's directory lists, where it has one; a mapped read would take a storage that claims more from
+    whatever bytes lie behind it.
+    """
+    if problems := [
+        f"{printable(name)} is {what}" for name, tensor in tensors.items() if (what := _unreadable(tensor))
+    ]:
+        raise Refused(
+            shortened(problems),
+            "save the float model (before quantization) with dense tensors (`tensor.to_dense()`)",
+        )
+    keys = {name: view_key(tensor) or (name,) for name, tensor in tensors.items()}
+    _refuse_storages(tensors, held_bytes, storage_sizes)
+    different = {keys[name]: nbytes(tensor) for name, tensor in tensors.items()}
+    if (claimed := sum(different.values())) > FREE_BYTES + LAID_OUT_BYTES_PER_FILE_BYTE * held_bytes:
+        raise Refused(
+            f"views that would take {claimed} bytes once laid out, far more than the file's {held_bytes}",
+            "save it again with `tensor.clone()` for each tensor",
+        )
+    by_view: dict[tuple[Any, ...], Tensor] = {}
+    for name, tensor in tensors.items():
+        if keys[name] not in by_view:
+            by_view[keys[name]] = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return {name: by_view[keys[name]] for name in tensors}
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Bytes of all its elements once laid out, however few of them its storage holds."""
+    return tensor.numel() * tensor.element_size()
+
+
+def _unreadable(tensor: Tensor) -> str | None:
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "sparse or nested"
+    if tensor.dtype not in READABLE_DTYPES:
+        return f"packed as {str(tensor.dtype).removeprefix('torch.')}"
+    return "on the meta device, without data" if tensor.is_meta else None
+
+
+def _refuse_storages(tensors: Mapping[str, Tensor], held_bytes: int, storage_sizes: Collection[int] | None) -> None:
+    """A pickle can make storages of any size out of nothing, so each of them, and their sum, is held to the file."""
+    different: set[tuple[int, int]] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if storage_sizes is not None and storage.nbytes() not in storage_sizes:
+            claim = f"{printable(name)} claims a storage of {storage.nbytes()} bytes, which is not there"
+            raise Refused(f"a damaged torch checkpoint ({claim})", COPY_AGAIN)
+        different.add((storage.data_ptr(), storage.nbytes()))
+    if (claimed := sum(size for _, size in different)) > held_bytes:
+        raise Refused(f"a damaged checkpoint (storages of {claimed} bytes in a file of {held_bytes})", COPY_AGAIN)
