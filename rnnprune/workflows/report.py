@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rnnprune.architecture import Shape, find_stacks, roles_from_shapes
-from rnnprune.formats.sparse import is_sparse_file, read_sparse
-from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes
+from rnnprune.architecture import Recognised, Shape, find_stacks, roles_from_shapes
+from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
+from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
+from rnnprune.formats.sparse import SparseFile, is_sparse_file, read_sparse
+from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes, nonzero_count
 from rnnprune.kernels.torch_csr import packed_nbytes
 from rnnprune.pruning.selection import PRUNED_BY_DEFAULT
-from rnnprune.workflows.subject import Subject, open_subject
 
 FLOAT32 = 4
 
@@ -90,34 +90,31 @@ class Report:
 
 def report(path: Path | None) -> Report:
     """Read a run folder, any checkpoint or a sparse file; no task, no user code."""
-    subject = open_subject(path)
-    file = subject.checkpoint.path
-    stored = _stored(subject)
-    reasons = _reasons(subject)
-    tensors = tuple(_describe(name, tensor, *reasons[name]) for name, tensor in stored.items())
+    path = newest_run(Path()) if path is None else path
+    file = path / MODEL if is_run_folder(path) else path
+    stored = read_sparse(file) if is_sparse_file(file) else read_checkpoint(file)  # a sparse file stays sparse
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    shapes |= {alias: shapes[name] for alias, name in stored.aliases.items()}
+    found = find_stacks(shapes)
+    reasons = _reasons(stored, shapes, found)
     return Report(
-        path=subject.path,
+        path=path,
         file=file,
         file_bytes=file.stat().st_size,
-        stacks=tuple(f"{stack.prefix or 'top level'}: {stack.label}" for stack in subject.stacks),
-        tensors=tensors,
-        aliases=dict(subject.checkpoint.aliases),
-        notes=subject.checkpoint.notes,
+        stacks=tuple(f"{stack.prefix or 'top level'}: {stack.label}" for stack in found.stacks),
+        tensors=tuple(_describe(name, tensor, *reasons[name]) for name, tensor in stored.tensors.items()),
+        aliases=dict(stored.aliases),
+        notes=stored.notes if isinstance(stored, Checkpoint) else ("This is a sparse file.",),
     )
 
 
-def _stored(subject: Subject) -> Mapping[str, Csr | Tensor]:
-    file = subject.checkpoint.path
-    return read_sparse(file).tensors if is_sparse_file(file) else subject.checkpoint.tensors
-
-
-def _reasons(subject: Subject) -> dict[str, tuple[bool, str]]:
+def _reasons(
+    stored: SparseFile | Checkpoint, shapes: dict[str, Shape], found: Recognised
+) -> dict[str, tuple[bool, str]]:
     """Pruned or not and why: as the pruning run recorded it, else what a run with default settings would decide."""
-    recorded = subject.checkpoint.metadata.get("choices", {})
-    problems = find_stacks(subject.shapes).problems
-    roles = roles_from_shapes(subject.shapes)
-    aliases = subject.checkpoint.aliases
-    ties = {name: alias for alias, name in aliases.items() if roles[alias] not in PRUNED_BY_DEFAULT}
+    recorded = stored.metadata.get("choices", {})
+    roles = roles_from_shapes(shapes)
+    ties = {name: alias for alias, name in stored.aliases.items() if roles[alias] not in PRUNED_BY_DEFAULT}
     reasons = {}
     for name, role in roles.items():
         choice = recorded.get(name, {}) if isinstance(recorded, dict) else {}
@@ -128,14 +125,14 @@ def _reasons(subject: Subject) -> dict[str, tuple[bool, str]]:
         elif role in PRUNED_BY_DEFAULT:
             reasons[name] = (False, f"{role} weight, not pruned yet")
         else:
-            reasons[name] = (False, problems.get(name, f"{role}: not pruned by default"))
+            reasons[name] = (False, found.problems.get(name, f"{role}: not pruned by default"))
     return reasons
 
 
 def _describe(name: str, tensor: Csr | Tensor, pruned: bool, reason: str) -> TensorReport:
     shape = tuple(tensor.shape)
     count = math.prod(shape)
-    nnz = tensor.nnz if isinstance(tensor, Csr) else int(tensor.count_nonzero())
+    nnz = tensor.nnz if isinstance(tensor, Csr) else nonzero_count(tensor)
     dense = count * FLOAT32
     csr = csr_nbytes((shape[0], shape[1]), nnz, FLOAT32) if len(shape) == 2 else dense
     in_file = tensor.nbytes if isinstance(tensor, Csr) else count * tensor.element_size()
