@@ -121,7 +121,7 @@ def _recorded_block(subject: Subject) -> Block | None:
     try:
         manifest = json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")) if subject.is_run else {}
         rows, cols = manifest["pruning"]["selection"]["block"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     is_block = type(rows) is int and type(cols) is int and min(rows, cols) > 0 and (rows, cols) != SINGLE_WEIGHT
     return Block(rows, cols) if is_block else None

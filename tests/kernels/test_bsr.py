@@ -161,7 +161,11 @@ BROKEN: dict[str, tuple[Bsr, dict[str, Any], str]] = {
     "scale NaN": (GOOD8, {"scales": at(GOOD8.scales, 0, float("nan"))}, "a scale is negative, NaN"),
     "scale too large": (GOOD8, {"scales": at(GOOD8.scales, 0, 1e38)}, "infinite or too large"),
     "scale zero": (GOOD8, {"scales": at(GOOD8.scales, 0, 0)}, "row 0 has the scale 0 and int8 values up to 127"),
-    "scale of an empty row": (GOOD8, {"scales": at(GOOD8.scales, 2, 1)}, "row 2 has the scale 1 and int8 values up to 0"),
+    "scale of an empty row": (
+        GOOD8,
+        {"scales": at(GOOD8.scales, 2, 1)},
+        "row 2 has the scale 1 and int8 values up to 0",
+    ),
     "scale denormal": (GOOD8, {"scales": at(GOOD8.scales, 0, 1e-40)}, "row 0 has the scale"),
     "range not used": (GOOD8, {"values": at(GOOD8.values, (0, 0, 0), 126)}, "row 0 .* int8 values up to 126"),
 }
