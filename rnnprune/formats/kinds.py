@@ -17,7 +17,7 @@ from rnnprune.errors import InputRefused, UsageError, printable
 Kind = Literal["torch zip", "legacy pickle", "safetensors", "npz"]
 
 HEAD_BYTES = 512
-PICKLE_SCAN_BYTES = 2**20
+PICKLE_SCAN_BYTES = 2**18
 MAX_NAME = 1000  # characters of one tensor's name
 MAX_NAMES = 20_000  # names in one file, aliases too; a large recurrent model has a few thousand
 LONGEST_REASON = 2000
