@@ -93,17 +93,16 @@ def test_the_reader_of_the_specification_runs_as_printed(path: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.integers(1, 5),
-    cols=st.integers(1, 9),
+    grid=st.tuples(st.integers(1, 5), st.integers(1, 9)),
     block=st.sampled_from(BLOCKS),
     density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     seed=st.integers(0, 2**31),
 )
 def test_what_is_written_is_read(
-    path: Path, rows: int, cols: int, block: tuple[int, int], density: float, dtype: torch.dtype, seed: int
+    path: Path, grid: tuple[int, int], block: tuple[int, int], density: float, dtype: torch.dtype, seed: int
 ) -> None:
-    weight = in_blocks(rows * block[0], cols * block[1], block, density, seed).to(dtype)
+    weight = in_blocks(grid[0] * block[0], grid[1] * block[1], block, density, seed).to(dtype)
     stored = {"w": bsr_from_dense(weight, block), "q": bsr_int8(weight.float(), block)}
     write_sparse(path, stored, {"tied": "w"}, {})
     dense = densify(read_sparse(path))
@@ -155,7 +154,7 @@ def described(**replaced: object) -> Change:
     return lambda _, descriptor: descriptor.update(replaced)
 
 
-def without_scales(arrays: dict[str, Tensor], descriptor: dict[str, Any]) -> None:
+def without_scales(_: dict[str, Tensor], descriptor: dict[str, Any]) -> None:
     del descriptor["data_types"]["scales"]
 
 
@@ -213,7 +212,7 @@ def test_a_small_file_that_claims_gigabytes_is_refused(path: Path) -> None:
 def test_nothing_is_written_that_would_be_refused(path: Path) -> None:
     good = bsr_int8(WEIGHT, (2, 2))
     bad = Bsr(good.block_crow_indices, good.block_col_indices, good.values, good.shape, None)
-    with pytest.raises(InputRefused, match="^w: int8 values need scales"):
+    with pytest.raises(InputRefused, match=r"^w: int8 values need scales"):
         write_sparse(path, {"w": bad}, {}, {})
     with pytest.raises(UsageError, match="two tensors would take this name"):
         write_sparse(path, {"w": good, "w.scales": torch.ones(1)}, {}, {})
