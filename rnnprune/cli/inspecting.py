@@ -20,9 +20,13 @@ Source = Annotated[Path | None, typer.Argument(help="A run folder or a file; the
 def export(
     source: Source = None,
     form: Annotated[
-        ExportFormat, typer.Option("--format", help="csr: a file as small as the model is sparse.")
+        ExportFormat,
+        typer.Option("--format", help="csr: as small as the model is sparse; bsr: for one pruned in blocks."),
     ] = "csr",
-    values: Annotated[Values, typer.Option("--values", help="Number format of the matrices.")] = "keep",
+    values: Annotated[Values, typer.Option("--values", help="Number format of the matrices; int8: of bsr.")] = "keep",
+    block: Annotated[
+        str | None, typer.Option("--block", help="Of bsr: 16x1, 8x4.", show_default="as it was pruned")
+    ] = None,
     out: o.Out = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace any file of that name.")] = False,
     json: o.Json = False,
@@ -30,9 +34,11 @@ def export(
 ) -> None:
     """Write a sparse (or plain dense) safetensors file, and read it back to compare before calling it done."""
     from rnnprune.cli import render
+    from rnnprune.pruning.options import parse_block
     from rnnprune.workflows import export as workflow
 
-    result = workflow.export(source, form, values, out, overwrite=overwrite)
+    blocks = None if block is None else parse_block(block)
+    result = workflow.export(source, form, values, out, block=blocks, overwrite=overwrite)
     render.tell_subject(source, result.source)
     render.show(result, json)
 

@@ -124,6 +124,11 @@ def _(result: Exported) -> None:
     )
     if result.underflowed:
         print(f"{result.underflowed} values too small for {result.values} became zero", file=sys.stderr)
+    if result.format == "bsr":
+        sizes = ", ".join(sorted(set(result.blocked.sizes.values()))) or "none, as --format csr"
+        print(f"matrices in blocks: {len(result.blocked.sizes)} ({sizes})", file=sys.stderr)
+    if result.values == "int8":
+        print(f"largest rounding error: {result.blocked.rounding_error:.2%} of the largest weight", file=sys.stderr)
 
 
 @_print.register

@@ -26,7 +26,7 @@ METRICS = "metrics.jsonl"
 STAGE = ".unfinished"
 CARD = "README.md"
 
-_EXPORTED = re.compile(r"model\.(csr|dense)(\.\w+)?\.safetensors")
+_EXPORTED = re.compile(r"model\.(csr|bsr|dense)(\.\w+)?\.safetensors")
 
 
 def is_run_folder(path: Path) -> bool:

@@ -1,14 +1,15 @@
-"""The sparse file, format 1: plain safetensors with CSR arrays. docs/format.md is the specification.
+"""The sparse file, format 1: plain safetensors with CSR or block arrays. docs/format.md is the specification.
 
 A sparse parameter P of shape [rows, cols] is stored as `P.values`, `P.indices_1` and `P.pointers_to_1` (the names of
-binsparse 0.1); every other tensor is stored dense under its own name. Metadata: `rnnprune_format`, `binsparse` (one
-descriptor per sparse parameter) and `rnnprune` (aliases, order of the names, and whatever the writer adds).
+binsparse 0.1), with `P.scales` where blocks have int8 values (formats/bsr.py); every other tensor is stored dense under
+its own name. Metadata: `rnnprune_format`, `binsparse` (one descriptor per sparse parameter) and `rnnprune` (aliases,
+order of the names, and whatever the writer adds).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from rnnprune.errors import InputRefused, UsageError, printable
+from rnnprune.formats import bsr as blocks
 from rnnprune.formats.container import (
     check_aliases,
     dump_json,
@@ -28,6 +30,7 @@ from rnnprune.formats.container import (
     write_container,
 )
 from rnnprune.formats.kinds import MAX_NAME
+from rnnprune.kernels.bsr import Bsr, bsr_to_dense, validate_bsr
 from rnnprune.kernels.csr import (
     VALUE_DTYPES,
     Csr,
@@ -41,16 +44,19 @@ from rnnprune.kernels.csr import (
 
 FORMAT = "1"
 BINSPARSE_VERSION = "0.1"
+CSR = "CSR"
 PARTS = ("pointers_to_1", "indices_1", "values")  # the names of binsparse; in memory: crow_indices, col_indices, values
 FREE_DENSE_BYTES = 2**26
 DENSE_BYTES_PER_FILE_BYTE = 1000  # 99.9 % sparse is about 600: beyond that, a file of kilobytes claims gigabytes
+
+Stored = Csr | Bsr | Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class SparseFile:
     """What a sparse file holds: `aliases` maps the further names of tied tensors to keys of `tensors`."""
 
-    tensors: dict[str, Csr | Tensor]
+    tensors: dict[str, Stored]
     aliases: dict[str, str]
     metadata: dict[str, Any]
 
@@ -99,20 +105,22 @@ def csr_or_dense(
 
 
 def write_sparse(
-    path: Path, tensors: Mapping[str, Csr | Tensor], aliases: Mapping[str, str], metadata: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, Stored], aliases: Mapping[str, str], metadata: Mapping[str, Any]
 ) -> None:
     """Write the file, whole or not at all. Nothing is written that `read_sparse` would refuse."""
     arrays: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, Csr):
             validate_csr(tensor, name)
+        elif isinstance(tensor, Bsr):
+            validate_bsr(tensor, name)
         parts = _stored_arrays(name, tensor)
         if clash := {name, *parts} & (arrays.keys() | aliases.keys()):
             raise UsageError(f"{sorted(clash)[0]}: two tensors would take this name in {path}; rename one of them")
         arrays |= parts
     if unknown := sorted(set(aliases.values()) - tensors.keys()):
         raise UsageError(f"alias of {unknown[0]}, which is not among the tensors of {path}; name a stored tensor")
-    descriptors = {name: _descriptor(tensor) for name, tensor in tensors.items() if isinstance(tensor, Csr)}
+    descriptors = {name: _descriptor(tensor) for name, tensor in tensors.items() if not isinstance(tensor, Tensor)}
     write_container(
         path,
         arrays,
@@ -136,9 +144,9 @@ def read_sparse(path: Path) -> SparseFile:
             f"{path}: sparse format {version!r}; this rnnprune reads {FORMAT!r}; upgrade rnnprune, or export again"
         )
     about = parse_json_object(path, metadata, "rnnprune")
-    tensors: dict[str, Csr | Tensor] = {}
+    tensors: dict[str, Stored] = {}
     for name, descriptor in parse_json_object(path, metadata, "binsparse").items():
-        tensors[name] = _read_csr(f"{path}: {printable(name)}", name, descriptor, arrays)
+        tensors[name] = _read_matrix(f"{path}: {printable(name)}", name, descriptor, arrays)
     if clash := tensors.keys() & arrays.keys():
         raise InputRefused(
             f"{path}: {printable(sorted(clash)[0])} is stored both sparse and dense; export the file again"
@@ -153,66 +161,87 @@ def read_sparse(path: Path) -> SparseFile:
 
 def densify(file: SparseFile) -> dict[str, Tensor]:
     """Every tensor dense under every one of its names; an alias is the same tensor object, not a copy."""
-    dense = {name: csr_to_dense(item) if isinstance(item, Csr) else item for name, item in file.tensors.items()}
+    dense = {name: _to_dense(item) for name, item in file.tensors.items()}
     return dense | {alias: dense[name] for alias, name in file.aliases.items()}
 
 
-def _stored_arrays(name: str, tensor: Csr | Tensor) -> dict[str, Tensor]:
+def _to_dense(item: Stored) -> Tensor:
+    if isinstance(item, Bsr):
+        return bsr_to_dense(item)
+    return csr_to_dense(item) if isinstance(item, Csr) else item
+
+
+def _stored_arrays(name: str, tensor: Stored) -> dict[str, Tensor]:
     if isinstance(tensor, Tensor):
         return {name: tensor}
-    parts = (tensor.crow_indices, tensor.col_indices, tensor.values)
-    return {f"{name}.{part}": array for part, array in zip(PARTS, parts, strict=True)}
+    return {f"{name}.{part}": array for part, array in _parts(tensor).items()}
 
 
-def _descriptor(csr: Csr) -> dict[str, Any]:
-    parts = (csr.crow_indices, csr.col_indices, csr.values)
+def _parts(matrix: Csr | Bsr) -> dict[str, Tensor]:
+    if isinstance(matrix, Bsr):
+        return blocks.stored_parts(matrix)
+    return dict(zip(PARTS, (matrix.crow_indices, matrix.col_indices, matrix.values), strict=True))
+
+
+def _descriptor(matrix: Csr | Bsr) -> dict[str, Any]:
     return {
         "version": BINSPARSE_VERSION,
-        "format": "CSR",
-        "shape": list(csr.shape),
-        "number_of_stored_values": csr.nnz,
-        "data_types": {part: _dtype_name(array.dtype) for part, array in zip(PARTS, parts, strict=True)},
+        "format": blocks.FORMAT if isinstance(matrix, Bsr) else CSR,
+        "shape": blocks.shape_described(matrix) if isinstance(matrix, Bsr) else list(matrix.shape),
+        "number_of_stored_values": matrix.values.numel(),
+        "data_types": {part: _dtype_name(array.dtype) for part, array in _parts(matrix).items()},
     }
 
 
-def _read_csr(where: str, name: str, descriptor: object, arrays: dict[str, Tensor]) -> Csr:
-    """Take the three arrays of one parameter out of `arrays`; everything is checked before the Csr exists."""
+def _read_matrix(where: str, name: str, descriptor: object, arrays: dict[str, Tensor]) -> Csr | Bsr:
+    """Take the arrays of one parameter out of `arrays`; everything is checked before the matrix exists."""
     if not isinstance(descriptor, dict):
         raise InputRefused(f"{where}: its binsparse descriptor is not a JSON object; export the file again")
-    if (descriptor.get("version"), descriptor.get("format")) != (BINSPARSE_VERSION, "CSR"):
+    in_blocks = descriptor.get("format") == blocks.FORMAT
+    if descriptor.get("version") != BINSPARSE_VERSION or not (in_blocks or descriptor.get("format") == CSR):
         told = printable(f"{descriptor.get('version')!r} {descriptor.get('format')!r}")
         raise InputRefused(
-            f"{where}: binsparse {told} is not known here, only {BINSPARSE_VERSION!r} 'CSR'; upgrade rnnprune"
+            f"{where}: binsparse {told} is not known here, only {BINSPARSE_VERSION!r} {CSR!r} and blocks; "
+            "upgrade rnnprune"
         )
-    if missing := [part for part in PARTS if f"{name}.{part}" not in arrays]:
+    names = blocks.part_names(descriptor) if in_blocks else PARTS
+    if missing := [part for part in names if f"{name}.{part}" not in arrays]:
         raise InputRefused(f"{where}: the array {printable(name)}.{missing[0]} is missing; export the file again")
-    crow_indices, col_indices, values = (arrays.pop(f"{name}.{part}") for part in PARTS)
-    claimed = descriptor.get("shape")
-    shape = tuple(claimed) if isinstance(claimed, list) else ()
-    problem = _descriptor_problem(descriptor, (crow_indices, col_indices, values)) or csr_problem(
-        crow_indices, col_indices, values, shape
-    )
-    if problem is not None:
+    parts = {part: arrays.pop(f"{name}.{part}") for part in names}
+    of_parts = blocks.bsr_of_parts if in_blocks else _csr_of_parts
+    found = _descriptor_problem(descriptor, parts) or of_parts(descriptor.get("shape"), parts)
+    if isinstance(found, str):
         raise InputRefused(
-            f"{where}: {printable(problem)}; the file is corrupt or was not written by rnnprune, export it again"
+            f"{where}: {printable(found)}; the file is corrupt or was not written by rnnprune, export it again"
         )
-    return Csr(crow_indices, col_indices, values, (shape[0], shape[1]))
+    return found
 
 
-def _descriptor_problem(descriptor: Mapping[str, Any], parts: Sequence[Tensor]) -> str | None:
+def _csr_of_parts(claimed: object, parts: Mapping[str, Tensor]) -> Csr | str:
+    """The matrix of a described shape, or the first broken invariant."""
+    crow_indices, col_indices, values = (parts[part] for part in PARTS)
+    shape = tuple(claimed) if isinstance(claimed, list) else ()
+    problem = csr_problem(crow_indices, col_indices, values, shape)
+    return problem or Csr(crow_indices, col_indices, values, (shape[0], shape[1]))
+
+
+def _descriptor_problem(descriptor: Mapping[str, Any], parts: Mapping[str, Tensor]) -> str | None:
     """Where the descriptor and the arrays disagree, or None."""
-    stored = {part: _dtype_name(array.dtype) for part, array in zip(PARTS, parts, strict=True)}
+    stored = {part: _dtype_name(array.dtype) for part, array in parts.items()}
     if descriptor.get("data_types") != stored:
         return f"data_types {descriptor.get('data_types')} do not match the arrays, {stored}"
-    nnz = parts[-1].numel()
+    nnz = parts["values"].numel()
     if descriptor.get("number_of_stored_values") != nnz:
         return f"number_of_stored_values is {descriptor.get('number_of_stored_values')}, but there are {nnz} values"
     return None
 
 
-def _refuse_inflation(path: Path, tensors: Iterable[Csr | Tensor]) -> None:
+def _refuse_inflation(path: Path, tensors: Iterable[Stored]) -> None:
     """A shape costs its writer nothing, so the dense size it claims is held against the size of the file."""
-    claimed = sum(math.prod(item.shape) * item.values.element_size() for item in tensors if isinstance(item, Csr))
+    matrices = [item for item in tensors if not isinstance(item, Tensor)]
+    claimed = sum(
+        math.prod(item.shape) * (item if isinstance(item, Bsr) else item.values).dtype.itemsize for item in matrices
+    )
     limit = FREE_DENSE_BYTES + DENSE_BYTES_PER_FILE_BYTE * path.stat().st_size
     if claimed > limit:
         raise InputRefused(

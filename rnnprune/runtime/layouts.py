@@ -1,4 +1,5 @@
-"""Which native layout a matrix takes: blocks where its nonzeros come in blocks, whatever the file says about them."""
+"""Which native layout a matrix takes: blocks where its nonzeros come in blocks, bytes where its values are those of a
+byte, whatever the file says about them."""
 
 from __future__ import annotations
 
@@ -12,15 +13,30 @@ from rnnprune.kernels.csr import Csr
 BLOCKS = {"16x1": (16, 1), "8x4": (8, 4), "8x1": (8, 1), "4x4": (4, 4)}
 MOST_PADDING = 1.5
 FIRST_LOOK = 1024  # rows: enough to turn most matrices down in milliseconds
+LARGEST_INT8 = 127
+ROUNDING = 5e-5  # of a step, or 4e-7 of a row's largest value: what float32 makes of int8 * scale and back
 
 
 def best_layout(csr: Csr, unstructured: str) -> str:
-    """The block layout with the least padding, if that is little enough; else `unstructured` (`auto`, `sell8`)."""
+    """The block layout with the least padding, if that is little enough; else `unstructured` (`auto`, `sell8`).
+
+    With `:int8` where that loses nothing: each value is a whole multiple of its row's largest / 127, as in a file that
+    was exported with `--values int8`.
+    """
     few = _first_rows(csr, FIRST_LOOK)
     stored = {name: _stored(few, *block) for name, block in BLOCKS.items()}
     name = min(stored, key=lambda each: stored[each])
     is_promising = 0 < stored[name] <= MOST_PADDING * few.nnz
-    return name if is_promising and _stored(csr, *BLOCKS[name]) <= MOST_PADDING * csr.nnz else unstructured
+    if not is_promising or _stored(csr, *BLOCKS[name]) > MOST_PADDING * csr.nnz:
+        return unstructured
+    return f"{name}:int8" if _is_int8(few) and _is_int8(csr) else name
+
+
+def _is_int8(csr: Csr) -> bool:
+    row_of, values = torch.repeat_interleave(csr.crow_indices.long().diff()), csr.values.detach().double()
+    largest = torch.zeros(csr.shape[0], dtype=torch.float64).scatter_reduce_(0, row_of, values.abs(), "amax")
+    multiples = values * LARGEST_INT8 / largest[row_of]
+    return bool(((multiples - multiples.round()).abs() <= ROUNDING).all())
 
 
 def _first_rows(csr: Csr, rows: int) -> Csr:

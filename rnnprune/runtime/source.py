@@ -12,6 +12,7 @@ from rnnprune.errors import UsageError
 from rnnprune.formats.checkpoint import read_checkpoint
 from rnnprune.formats.run_folder import MODEL, is_run_folder
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
+from rnnprune.kernels.bsr import Bsr, bsr_to_csr
 from rnnprune.kernels.csr import Csr, csr_to_dense, validate_csr
 from rnnprune.runtime.weights import PARTS
 
@@ -20,7 +21,7 @@ MOST_TOLD = 8
 
 
 def read_source(source: Source) -> dict[str, Csr | Tensor]:
-    """Every tensor by name; a matrix that is stored sparse stays sparse. InputRefused for a damaged file."""
+    """Every tensor by name; a matrix that is stored sparse is CSR. InputRefused for a damaged file."""
     if isinstance(source, Mapping):
         for name, tensor in source.items():
             if isinstance(tensor, Csr):
@@ -31,7 +32,8 @@ def read_source(source: Source) -> dict[str, Csr | Tensor]:
     if not is_sparse_file(path):
         return fold(read_checkpoint(path).state_dict())
     file = read_sparse(path)
-    return file.tensors | {alias: file.tensors[name] for alias, name in file.aliases.items()}
+    tensors = {name: bsr_to_csr(item) if isinstance(item, Bsr) else item for name, item in file.tensors.items()}
+    return tensors | {alias: tensors[name] for alias, name in file.aliases.items()}
 
 
 def fold(tensors: Mapping[str, Csr | Tensor]) -> dict[str, Csr | Tensor]:

@@ -6,25 +6,37 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rnnprune.errors import StorageError, UsageError
+from rnnprune.formats.bsr import bsr_or_none
 from rnnprune.formats.checkpoint import read_checkpoint
 from rnnprune.formats.container import read_metadata, write_dense
 from rnnprune.formats.options import ExportFormat, Values
-from rnnprune.formats.sparse import Cast, cast_values, csr_or_dense, write_sparse
+from rnnprune.formats.run_folder import MANIFEST
+from rnnprune.formats.sparse import Cast, Stored, cast_values, csr_or_dense, write_sparse
+from rnnprune.kernels.bsr import Bsr, bsr_to_dense
+from rnnprune.kernels.csr import nonzero_count
+from rnnprune.pruning.options import SINGLE_WEIGHT, Block
 from rnnprune.workflows.subject import Subject, open_subject
 
 SOURCE_KEY = "source"  # in the metadata of an export: the name of the file it was made from
 DTYPES: Mapping[Values, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+class Blocked(NamedTuple):
+    """Which matrices are stored in blocks, and of what size; the largest error of int8 over the largest weight."""
+
+    sizes: dict[str, str]
+    rounding_error: float
+
+
 @dataclass(frozen=True)
 class Exported:
-    """The file, its size, and the size of the same tensors dense in float32."""
+    """The file, its size, the size of the same tensors dense in float32, and what became of the values."""
 
     source: Path
     path: Path
@@ -33,6 +45,7 @@ class Exported:
     bytes: int
     dense_bytes: int
     underflowed: int
+    blocked: Blocked
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -44,36 +57,40 @@ class Exported:
             "bytes": self.bytes,
             "dense_bytes": self.dense_bytes,
             "underflowed": self.underflowed,
+            "blocks": self.blocked.sizes,
+            "rounding_error": self.blocked.rounding_error,
         }
 
 
 def export(
-    path: Path | None, form: ExportFormat, values: Values = "keep", out: Path | None = None, *, overwrite: bool = False
+    path: Path | None,
+    form: ExportFormat,
+    values: Values = "keep",
+    out: Path | None = None,
+    *,
+    block: Block | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write the file beside its final name, read it back, compare it with what it should hold, then name it.
 
-    "keep" leaves every tensor's dtype as it is; others cast the matrices, and the comparison is with the cast values.
+    values: "keep" leaves every tensor's dtype as it is; others cast the matrices, int8 those in blocks alone, and the
+    comparison is with the cast values. block, of `bsr`: the one of the pruning run if not given, else what each
+    matrix's zeros show; a matrix that blocks do not make smaller is stored as `csr` would.
     """
+    _require_sense(form, values, block)
     subject = open_subject(path)
     source = subject.checkpoint
     out = out or default_file(subject, form, values)
     _require_free(out, source.path, overwrite=overwrite)
-    cast = {name: _cast(tensor, values, name) for name, tensor in source.tensors.items()}
-    tensors = {name: each.tensor for name, each in cast.items()}
-    metadata = {**source.metadata, "values": values, SOURCE_KEY: source.path.name}
-    unchecked = out.with_name(f".{out.name}.unchecked")
-    try:
-        if form == "csr":
-            stored = {name: csr_or_dense(tensor) for name, tensor in tensors.items()}
-            write_sparse(unchecked, stored, source.aliases, metadata)
-        else:
-            write_dense(unchecked, tensors, source.aliases, metadata)
-        _compare(unchecked, tensors, source.aliases)
-        unchecked.replace(out)
-    except OSError as error:
-        raise StorageError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
-    finally:
-        unchecked.unlink(missing_ok=True)
+    wanted = block or (_recorded_block(subject) if form == "bsr" else None)
+    prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.tensors.items()}
+    blocked = _blocked(prepared)
+    if values == "int8" and not blocked.sizes:
+        raise UsageError(
+            f"{source.path}: no matrix in it gets smaller in blocks, so there is nothing to store as int8; "
+            "prune with --block 16x1, or export with --format csr"
+        )
+    _write(out, form, prepared, source.aliases, {**source.metadata, "values": values, SOURCE_KEY: source.path.name})
     return Exported(
         source=subject.path,
         path=out,
@@ -81,12 +98,55 @@ def export(
         values=values,
         bytes=out.stat().st_size,
         dense_bytes=sum(tensor.numel() * 4 for tensor in source.tensors.values()),
-        underflowed=sum(each.underflowed for each in cast.values()),
+        underflowed=sum(each.underflowed for each in prepared.values()),
+        blocked=blocked,
     )
 
 
+def _blocked(prepared: Mapping[str, _Prepared]) -> Blocked:
+    sizes = {name: each.stored.block for name, each in prepared.items() if isinstance(each.stored, Bsr)}
+    error = max((each.rounding_error for each in prepared.values()), default=0.0)
+    return Blocked({name: str(Block(*block)) for name, block in sizes.items()}, error)
+
+
+def _require_sense(form: ExportFormat, values: Values, block: Block | None) -> None:
+    if form != "bsr" and values == "int8":
+        raise UsageError(f"--values int8 is for matrices in blocks, not for --format {form}; add --format bsr")
+    if form != "bsr" and block is not None:
+        raise UsageError(f"--block is for matrices in blocks, not for --format {form}; add --format bsr")
+
+
+def _recorded_block(subject: Subject) -> Block | None:
+    """The block in which a run was pruned; None for single weights, and for a file that no run tells about."""
+    try:
+        manifest = json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")) if subject.is_run else {}
+        rows, cols = manifest["pruning"]["selection"]["block"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    is_block = type(rows) is int and type(cols) is int and min(rows, cols) > 0 and (rows, cols) != SINGLE_WEIGHT
+    return Block(rows, cols) if is_block else None
+
+
+def _write(
+    out: Path, form: ExportFormat, prepared: Mapping[str, _Prepared], aliases: dict[str, str], metadata: dict[str, Any]
+) -> None:
+    dense = {name: each.dense for name, each in prepared.items()}
+    unchecked = out.with_name(f".{out.name}.unchecked")
+    try:
+        if form == "dense":
+            write_dense(unchecked, dense, aliases, metadata)
+        else:
+            write_sparse(unchecked, {name: each.stored for name, each in prepared.items()}, aliases, metadata)
+        _compare(unchecked, dense, aliases)
+        unchecked.replace(out)
+    except OSError as error:
+        raise StorageError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
+    finally:
+        unchecked.unlink(missing_ok=True)
+
+
 def default_file(subject: Subject, form: ExportFormat, values: Values) -> Path:
-    """`model.csr.safetensors` in a run folder, `<stem>.csr.safetensors` beside any other file; fp16 and bf16 say so."""
+    """`model.csr.safetensors` in a run folder, `<stem>.csr.safetensors` beside any other file; narrow values say so."""
     source = subject.checkpoint.path
     suffix = "" if values in ("keep", "fp32") else f".{values}"
     stem = source.name.removesuffix(source.suffix)
@@ -107,6 +167,34 @@ def _require_free(out: Path, source: Path, *, overwrite: bool) -> None:
         raise UsageError(
             f"{out} is already there and no export of {source.name}; choose another --out, or pass --overwrite"
         )
+
+
+class _Prepared(NamedTuple):
+    """A tensor as the file will hold it, and as it must read back; what the values lost on the way."""
+
+    stored: Stored
+    dense: Tensor
+    underflowed: int
+    rounding_error: float = 0.0
+
+
+def _prepare(name: str, tensor: Tensor, form: ExportFormat, values: Values, block: Block | None) -> _Prepared:
+    if values == "int8":
+        return _in_int8(tensor, block)
+    dense, underflowed = _cast(tensor, values, name)
+    stored: Stored | None = dense if form == "dense" else None
+    if form == "bsr":
+        stored = bsr_or_none(dense, block)
+    return _Prepared(csr_or_dense(dense) if stored is None else stored, dense, underflowed)
+
+
+def _in_int8(tensor: Tensor, block: Block | None) -> _Prepared:
+    stored = bsr_or_none(tensor, block, int8=True)
+    if stored is None:
+        return _Prepared(csr_or_dense(tensor), tensor, underflowed=0)
+    dense = bsr_to_dense(stored)
+    error = float((dense.double() - tensor).abs().max() / tensor.double().abs().max())
+    return _Prepared(stored, dense, nonzero_count(tensor) - stored.nnz, error)
 
 
 def _cast(tensor: Tensor, values: Values, name: str) -> Cast:

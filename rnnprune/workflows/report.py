@@ -13,6 +13,7 @@ from rnnprune.architecture import Recognised, Shape, find_stacks, roles_from_sha
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
 from rnnprune.formats.sparse import SparseFile, is_sparse_file, read_sparse
+from rnnprune.kernels.bsr import Bsr
 from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes, nonzero_count
 from rnnprune.kernels.torch_csr import packed_nbytes
 from rnnprune.pruning.selection import PRUNED_BY_DEFAULT
@@ -129,13 +130,13 @@ def _reasons(
     return reasons
 
 
-def _describe(name: str, tensor: Csr | Tensor, pruned: bool, reason: str) -> TensorReport:
+def _describe(name: str, tensor: Csr | Bsr | Tensor, pruned: bool, reason: str) -> TensorReport:
     shape = tuple(tensor.shape)
     count = math.prod(shape)
-    nnz = tensor.nnz if isinstance(tensor, Csr) else nonzero_count(tensor)
+    nnz = tensor.nnz if isinstance(tensor, Csr | Bsr) else nonzero_count(tensor)
     dense = count * FLOAT32
     csr = csr_nbytes((shape[0], shape[1]), nnz, FLOAT32) if len(shape) == 2 else dense
-    in_file = tensor.nbytes if isinstance(tensor, Csr) else count * tensor.element_size()
+    in_file = tensor.nbytes if isinstance(tensor, Csr | Bsr) else count * tensor.element_size()
     in_memory = min(dense, packed_nbytes((shape[0], shape[1]), nnz)) if len(shape) == 2 else dense
     sizes = Bytes(dense, csr, bitmask_nbytes(shape, nnz, FLOAT32), in_file, in_memory)
     return TensorReport(name, shape, pruned, reason, nnz, 1.0 - nnz / count if count else 0.0, sizes)
