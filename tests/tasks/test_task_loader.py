@@ -245,7 +245,7 @@ def test_all_that_is_missing_is_reported_at_once(folder):
         "`train_batches` cannot be called as `train_batches(epoch=..., seed=..., rank=..., world_size=...)`",
         "no `loss(model, batch)`",
         "`evaluate` cannot be called as `evaluate(model, split)`: too many positional arguments",
-        "`rnnprune task new` writes a template",
+        "rnnprune/tasks/protocol.py shows all of them",
     ):
         assert expected in message
     assert "build_model" not in message
