@@ -46,6 +46,7 @@ sanitize: $(READY)
 	    $(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider tests/kernels/test_native.py tests/kernels/test_native_layer.py
 
 $(READY): pyproject.toml constraints.txt setup.py $(wildcard rnnprune/kernels/native/*)
+	@echo "setting up .venv with torch and the C engine; a few minutes on a slow line"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -5,6 +5,8 @@ Flags win over RNNPRUNE_* environment variables, and those over the file given w
 
 from __future__ import annotations
 
+import difflib
+import os
 import sys
 from typing import Any
 
@@ -14,10 +16,21 @@ from typer.core import TyperGroup
 from rnnprune.errors import RnnpruneError
 
 
+def _warn_of_unknown_settings(program: Any) -> None:
+    """A misspelt RNNPRUNE_TARGT would otherwise be taken for nothing at all."""
+    commands = [*program.commands.values(), *getattr(program.commands.get("train"), "commands", {}).values()]
+    known = {f"RNNPRUNE_{parameter.name}".upper() for command in commands for parameter in command.params}
+    for name in sorted(os.environ.keys() - known - {"RNNPRUNE_NO_NATIVE"}):
+        if name.startswith("RNNPRUNE_"):
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            print(f"{name} is no setting and is ignored{f'; {close[0]}?' if close else ''}", file=sys.stderr)
+
+
 class Program(TyperGroup):
     """Turns our own errors into one message and the exit code that the error carries; a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        _warn_of_unknown_settings(self)
         try:
             return super().invoke(ctx)
         except RnnpruneError as error:

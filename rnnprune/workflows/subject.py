@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks
-from rnnprune.errors import InputRefused, UsageError
+from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
-from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
+from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
 from rnnprune.tasks.loader import builtin_task, load_task
 from rnnprune.tasks.protocol import Task
 
@@ -112,7 +113,19 @@ def _ways_on(subject: Subject, command: str) -> str:
     lines = [
         f"{subject.checkpoint.path} does not say which task it was trained for, so there is no loss and no metric.",
         f"It holds {layers}." if layers else "No recurrent layer was recognised in it.",
-        f"  with a task of your own:  rnnprune {command} {subject.path} --task my_task.py:make",
-        f"  without any data:         rnnprune prune {subject.path} --target 0.9",
+        f"  with a task of your own:  rnnprune {command} {subject.path} --task {_recorded_task(subject)}",
     ]
+    if command == "finetune":
+        lines.append(f"  without any data:         rnnprune prune {subject.path} --target 0.9")
     return "\n".join(lines)
+
+
+def _recorded_task(subject: Subject) -> str:
+    """The task that a run's manifest names: shown, never run unasked."""
+    try:
+        recorded = (
+            json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")).get("task") if subject.is_run else None
+        )
+    except (OSError, ValueError, AttributeError):
+        recorded = None
+    return printable(recorded) if isinstance(recorded, str) else "my_task.py:make"
