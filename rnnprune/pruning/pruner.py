@@ -33,7 +33,6 @@ from rnnprune.pruning.options import SaliencyName, Selection, require_one_of, re
 from rnnprune.pruning.saliency import SALIENCIES
 from rnnprune.pruning.schedules import Gradual, Schedule
 from rnnprune.pruning.tying import masked_weights, places_of, require_same_parameters, with_zeros_told
-from rnnprune.pruning.tying import tie as tie
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from rnnprune.architecture import roles_from_shapes
 from rnnprune.formats.run_folder import open_stage
 from rnnprune.pruning.groups import group_weights
 from rnnprune.pruning.options import Selection, require_target
-from rnnprune.pruning.pruner import tie
 from rnnprune.pruning.saliency import magnitude
 from rnnprune.pruning.schedules import Cut
 from rnnprune.pruning.selection import choose
+from rnnprune.pruning.tying import tie
 from rnnprune.workflows.finetune import default_run
 from rnnprune.workflows.run_output import Story, write_tensors
 from rnnprune.workflows.subject import open_subject
