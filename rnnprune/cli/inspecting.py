@@ -59,6 +59,7 @@ def evaluate(
     source: Source = None,
     task: o.TaskSpec = None,
     data: o.Data = None,
+    skip_bad: o.SkipBad = False,
     split: Annotated[Split, typer.Option("--split", help="Which part of the data.")] = "test",
     device: o.Device = "cpu",
     threads: o.Threads = None,
@@ -71,12 +72,13 @@ def evaluate(
 ) -> None:
     """The task's metric of a run, a checkpoint or a sparse file."""
     from rnnprune.cli import render
+    from rnnprune.tasks.source import DataOptions
     from rnnprune.workflows import evaluate as workflow
     from rnnprune.workflows import machine
     from rnnprune.workflows.subject import TaskChoice
 
     machine.set_threads(threads)
-    result = workflow.evaluate(source, TaskChoice(task, data), split, device, engine)
+    result = workflow.evaluate(source, TaskChoice(task, DataOptions(data, skip_bad=skip_bad)), split, device, engine)
     render.tell_subject(source, result.path)
     render.tell_layers(result.layers)
     render.show(result, json)

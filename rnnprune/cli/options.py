@@ -76,9 +76,14 @@ Threads = Annotated[int | None, _option("--threads", help="CPU threads; torch's 
 TaskSpec = Annotated[str | None, _option("--task", help="Your own task: my_task.py:make.", panel=MODEL)]
 Data = Annotated[Path | None, _option("--data", help="Data of the task, where it is not where it was.", panel=MODEL)]
 BatchSize = Annotated[
-    int | None, _option("--batch-size", help="Of a built-in task.", panel=TRAINING, show_default="32")
+    int | None, _option("--batch-size", help="Of a built-in task.", panel=TRAINING, show_default="the task's own")
 ]
-SeqLen = Annotated[int | None, _option("--seq-len", help="Of a built-in task.", panel=TRAINING, show_default="100")]
+SeqLen = Annotated[
+    int | None, _option("--seq-len", help="Tokens per window, of lm.", panel=TRAINING, show_default="100")
+]
+SkipBad = Annotated[
+    bool, _option("--skip-bad", help="Leave bad items of a built-in task out, and list them.", panel=TRAINING)
+]
 
 Steps = Annotated[int | None, _option("--steps", help="Optimizer steps.", panel=TRAINING, show_default="1000")]
 Epochs = Annotated[float | None, _option("--epochs", help="Instead of --steps.", panel=TRAINING)]

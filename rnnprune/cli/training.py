@@ -64,16 +64,11 @@ def train_lm(
     machine.set_threads(threads)
     workflow.require_free(out, overwrite=overwrite)
     spec = LmModelSpec(level, cell, hidden, layers, embedding, dropout)
-    task = LmTask.from_text(
-        data,
-        spec,
-        vocab=vocab,
-        batch_size=32 if batch_size is None else batch_size,
-        length=100 if seq_len is None else seq_len,
-    )
+    sizes = {"batch_size": batch_size, "length": seq_len}
+    task = LmTask.from_text(data, spec, vocab=vocab, **{name: size for name, size in sizes.items() if size is not None})
     recipe = Recipe(steps, epochs, optimizer, lr, seed=seed)
     with Progress() as progress:
-        result = workflow.train_lm(task, recipe, out, device, progress.training)
+        result = workflow.train_task(task, recipe, out, device, progress.training)
     render.show(result, json)
 
 
@@ -100,6 +95,7 @@ def finetune(
     data: o.Data = None,
     batch_size: o.BatchSize = None,
     seq_len: o.SeqLen = None,
+    skip_bad: o.SkipBad = False,
     steps: o.Steps = None,
     epochs: o.Epochs = None,
     optimizer: o.Optimizer = "adam",
@@ -120,6 +116,7 @@ def finetune(
     """Prune a trained dense checkpoint gradually while training it on; writes a run folder."""
     from rnnprune.cli import render
     from rnnprune.cli.progress import Progress
+    from rnnprune.tasks.source import DataOptions
     from rnnprune.workflows import finetune as workflow
     from rnnprune.workflows.subject import TaskChoice
 
@@ -127,7 +124,7 @@ def finetune(
     selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, data, batch_size, seq_len),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad)),
         pruning=PruningOptions(target, schedule, saliency, timing, selection),
         recipe=Recipe(
             steps,

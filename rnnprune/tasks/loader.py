@@ -1,7 +1,7 @@
-"""Find the task: a user's own, in a file or module named on the command line, or a built-in one named by a checkpoint.
+"""Find a user's own task, in a file or module named on the command line.
 
 Only the command line and the user's own configuration reach `load_task`; what a checkpoint says can only pick a name
-from BUILTIN.
+from `tasks.builtin.BUILTIN`.
 """
 
 from __future__ import annotations
@@ -19,28 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast, get_args
 
-from rnnprune.errors import InputRefused, UsageError
-from rnnprune.tasks.lm import LmTask
+from rnnprune.errors import UsageError
+from rnnprune.tasks.builtin import BUILTIN
 from rnnprune.tasks.options import Goal
 from rnnprune.tasks.protocol import Task
 
-BUILTIN: Mapping[str, Callable[..., Task]] = {"lm": LmTask.from_checkpoint}
 _INSTALLED = ("site-packages", "dist-packages")
 _NOT_THE_USERS = (Path(sysconfig.get_paths()["stdlib"]), Path(__file__).parents[1])
-
-
-def builtin_task(metadata: object, data: Path | None = None, *, batch_size: int = 32, length: int = 100) -> Task:
-    """The built-in task that a checkpoint's `rnnprune` entry names.
-
-    Raises InputRefused when it names none, or describes it wrongly; UsageError when the data is not where it was.
-    """
-    name = metadata.get("task") if isinstance(metadata, Mapping) else None
-    if not isinstance(name, str) or name not in BUILTIN:
-        raise InputRefused(
-            f"rnnprune.task: {name!r:.60} is not built in (built in: {', '.join(BUILTIN)}); "
-            "pass --task FILE.py:FUNCTION to use a task of your own"
-        )
-    return BUILTIN[name](metadata, data, batch_size=batch_size, length=length)
 
 
 class TaskSpec(NamedTuple):

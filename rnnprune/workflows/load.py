@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,9 +13,7 @@ from rnnprune.formats.run_folder import MODEL, is_run_folder
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
 from rnnprune.runtime.options import EngineName
 from rnnprune.runtime.sparsify import sparsify
-from rnnprune.tasks.lm import LmModel, LmModelSpec
-
-MODELS: Mapping[str, Callable[[Any], nn.Module]] = {"lm": lambda sizes: LmModel(LmModelSpec.from_dict(sizes))}
+from rnnprune.tasks.builtin import BUILTIN, builtin_model
 
 
 def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None = None) -> nn.Module:
@@ -29,12 +25,11 @@ def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None =
     path = Path(path)
     file = path / MODEL if is_run_folder(path) else path
     metadata = read_sparse(file).metadata if is_sparse_file(file) else read_checkpoint(file).metadata
-    task = metadata.get("task")
-    if not isinstance(task, str) or task not in MODELS:
+    with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
+        model = builtin_model(metadata)
+    if model is None:
         raise UsageError(
-            f"{path} does not say how its model is built (built in: {', '.join(MODELS)}); "
+            f"{path} does not say how its model is built (built in: {', '.join(BUILTIN)}); "
             f"build the model yourself and call rnnprune.sparsify(model, {str(path)!r})"
         )
-    with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
-        model = MODELS[task](metadata.get("model"))
     return sparsify(model, path, engine=engine, threads=threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from rnnprune.architecture import RecurrentStack, Shape, find_stacks
 from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
-from rnnprune.tasks.loader import builtin_task, load_task
+from rnnprune.tasks.builtin import builtin_task
+from rnnprune.tasks.loader import load_task
 from rnnprune.tasks.protocol import Task
+from rnnprune.tasks.source import DataOptions
 
 TASK_KEYS = ("task", "model", "data")  # what a built-in task left in the checkpoint's metadata
 
@@ -55,12 +57,10 @@ def open_subject(path: Path | None) -> Subject:
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """What the command line says about the task; None where it says nothing."""
+    """What the command line says about the task: the user's own, or None, and where and how the data is read."""
 
     spec: str | None = None
-    data: Path | None = None
-    batch_size: int | None = None
-    seq_len: int | None = None
+    options: DataOptions = field(default_factory=DataOptions)
 
 
 def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
@@ -68,15 +68,15 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
 
     Raises UsageError with the ways to go on, filled in, when there is neither.
     """
-    sizes = {"batch_size": choice.batch_size, "length": choice.seq_len}
-    given = {name: size for name, size in sizes.items() if size is not None}
     if choice.spec is not None:
-        if given and ":" in choice.spec:
-            raise UsageError("--batch-size and --seq-len belong to built-in tasks; set them inside your own task")
-        return load_task(choice.spec, choice.data)
+        if ":" in choice.spec and replace(choice.options, data=None) != DataOptions():
+            raise UsageError(
+                "--batch-size, --seq-len and --skip-bad belong to built-in tasks; set them inside your own task"
+            )
+        return load_task(choice.spec, choice.options.data)
     if subject.task_metadata:
         try:
-            return builtin_task(subject.task_metadata, choice.data, **given)
+            return builtin_task(subject.task_metadata, choice.options)
         except InputRefused as error:
             raise InputRefused(f"{subject.checkpoint.path}: {error}") from error
     raise UsageError(_ways_on(subject, command))

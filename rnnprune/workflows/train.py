@@ -13,7 +13,7 @@ import torch
 
 from rnnprune.errors import StorageError, UsageError
 from rnnprune.formats.atomic import write_atomic
-from rnnprune.tasks.lm import LmTask
+from rnnprune.tasks.builtin import BuiltinTask
 from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows.machine import find_device
@@ -51,14 +51,14 @@ def require_free(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{out} is already there; choose another --out, or pass --overwrite")
 
 
-def train_lm(
-    task: LmTask,
+def train_task(
+    task: BuiltinTask,
     recipe: Recipe,
     out: Path,
     device: str = "cpu",
     on_step: Callable[[StepRecord], None] = lambda record: None,  # noqa: ARG005
 ) -> Trained:
-    """Train a language model and save it, with all that later commands need to know, as one torch file."""
+    """Train a built-in task's model and save it, with all that later commands need to know, as one torch file."""
     began = time.perf_counter()
     torch.manual_seed(recipe.seed)
     model = task.build_model().to(find_device(device))

@@ -13,6 +13,7 @@ from torch import nn
 from rnnprune.errors import InputRefused, UsageError
 from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.protocol import Task
+from rnnprune.tasks.source import DataOptions
 
 SMALL = LmModelSpec(hidden=8, embedding=6)
 CELLS = ("lstm", "gru", "rnn")
@@ -49,7 +50,11 @@ def test_the_model_is_plain_torch_with_the_shapes_that_the_spec_tells(letters, c
     model = task.build_model()
     assert isinstance(task, Task)
     assert type(model.rnn) is {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
-    assert {name: tuple(p.shape) for name, p in model.state_dict().items()} == task.spec.parameter_shapes()
+    plain = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell](6, 8, layers).state_dict()
+    vocab = len(task.spec.vocabulary)
+    expected = {f"rnn.{name}": value.shape for name, value in plain.items()}
+    expected |= {"embedding.weight": (vocab, 6), "output.weight": (vocab, 8), "output.bias": (vocab,)}
+    assert {name: value.shape for name, value in model.state_dict().items()} == expected
     copy.deepcopy(model).load_state_dict(pickle.loads(pickle.dumps(model)).state_dict())
 
 
@@ -257,7 +262,7 @@ def test_data_that_moved_asks_for_the_flag(letters):
     moved = letters.rename(letters.with_name("moved.txt"))
     with pytest.raises(UsageError, match=r"trained on .*letters\.txt, which is not here; pass --data FILE"):
         LmTask.from_checkpoint(entry)
-    assert LmTask.from_checkpoint(entry, moved).notes == ()
+    assert LmTask.from_checkpoint(entry, DataOptions(moved)).notes == ()
 
 
 def test_data_that_changed_is_an_error_by_itself_and_a_note_when_asked_for(letters):
@@ -268,7 +273,7 @@ def test_data_that_changed_is_an_error_by_itself_and_a_note_when_asked_for(lette
     message = str(caught.value)
     assert task.corpus.sha256 in message
     assert "pass --data" in message
-    again = LmTask.from_checkpoint(task.metadata, letters)
+    again = LmTask.from_checkpoint(task.metadata, DataOptions(letters))
     assert again.corpus.sha256 in message
     assert again.spec == task.spec
     (note,) = again.notes
@@ -306,7 +311,7 @@ def test_hostile_entries_are_refused_by_the_name_of_the_key(letters, part, key, 
     entry = LmTask.from_text(letters, SMALL).metadata
     entry[part][key] = value
     with pytest.raises(InputRefused, match=message):
-        LmTask.from_checkpoint(entry, letters)
+        LmTask.from_checkpoint(entry, DataOptions(letters))
 
 
 def test_entries_of_another_shape_are_refused(letters):

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from rnnprune.errors import InputRefused, UsageError
+from rnnprune.tasks.builtin import BUILTIN, builtin_task
 from rnnprune.tasks.lm import LmModelSpec, LmTask
-from rnnprune.tasks.loader import BUILTIN, builtin_task, load_task
+from rnnprune.tasks.loader import load_task
 from rnnprune.tasks.protocol import Task
+from rnnprune.tasks.source import DataOptions
 
 GOOD = """
     from torch import nn
@@ -278,7 +280,7 @@ def test_a_property_that_raises_is_reported_with_its_line(folder):
 
 def test_a_checkpoint_picks_a_built_in_task_by_name(letters):
     task = LmTask.from_text(letters, LmModelSpec(hidden=4, embedding=4))
-    again = builtin_task(task.metadata, batch_size=5, length=9)
+    again = builtin_task(task.metadata, DataOptions(batch_size=5, length=9))
     assert isinstance(again, LmTask)
     assert (again.spec, again.batch_size, again.length) == (task.spec, 5, 9)
     assert again.metadata == task.metadata

@@ -20,13 +20,14 @@ from rnnprune.kernels.bsr import Bsr
 from rnnprune.pruning.options import Block, Selection
 from rnnprune.runtime.sparsify import describe, sparsify
 from rnnprune.tasks.lm import LmModelSpec, LmTask
+from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.evaluate import evaluate
 from rnnprune.workflows.export import export
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.report import report
 from rnnprune.workflows.subject import TaskChoice
 
-TINY = TaskChoice(batch_size=8, seq_len=20)
+TINY = TaskChoice(options=DataOptions(batch_size=8, length=20))
 NATIVE = pytest.param("native", marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason="no C engine"))
 
 

@@ -17,14 +17,13 @@ from rnnprune.kernels import native
 from rnnprune.pruning.options import Selection
 from rnnprune.runtime.sparsify import engines_of
 from rnnprune.tasks.lm import LmModel, LmModelSpec, LmTask
-from rnnprune.tasks.loader import BUILTIN
+from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.evaluate import evaluate
 from rnnprune.workflows.export import export
-from rnnprune.workflows.load import MODELS
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.subject import TaskChoice
 
-TINY = TaskChoice(batch_size=8, seq_len=20)
+TINY = TaskChoice(options=DataOptions(batch_size=8, length=20))
 ENGINES = [
     pytest.param("native", marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason="no C engine")),
     "torch-csr",
@@ -118,7 +117,3 @@ def test_a_file_without_a_built_in_task_names_the_way_on(tmp_path: Path) -> None
         f"{tmp_path}/theirs.pt does not say how its model is built (built in: lm); "
         f"build the model yourself and call rnnprune.sparsify(model, '{tmp_path}/theirs.pt')"
     )
-
-
-def test_every_built_in_task_can_be_loaded() -> None:
-    assert MODELS.keys() == BUILTIN.keys()

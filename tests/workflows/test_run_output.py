@@ -13,10 +13,11 @@ from torch import nn
 
 from rnnprune.pruning.options import PruningOptions
 from rnnprune.tasks.lm import LmModelSpec, LmTask
+from rnnprune.tasks.source import DataOptions
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows.finetune import FinetuneRequest, FinetuneResult, finetune
 from rnnprune.workflows.subject import TaskChoice
-from rnnprune.workflows.train import train_lm
+from rnnprune.workflows.train import train_task
 
 STEPS = 40
 SIZES = {"hidden": 16, "embedding": 8}
@@ -30,11 +31,11 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     text = folder / "letters.txt"
     text.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 2000)), encoding="utf-8")
     task = LmTask.from_text(text, LmModelSpec("char", "gru", 16, 1, 8), batch_size=8, length=20)
-    train_lm(task, Recipe(steps=10), folder / "dense.pt")
+    train_task(task, Recipe(steps=10), folder / "dense.pt")
     return finetune(
         FinetuneRequest(
             folder / "dense.pt",
-            task=TaskChoice(batch_size=8, seq_len=20),
+            task=TaskChoice(options=DataOptions(batch_size=8, length=20)),
             pruning=PruningOptions(target=0.8),
             recipe=Recipe(steps=STEPS),
             control=True,

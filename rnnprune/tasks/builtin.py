@@ -1,0 +1,61 @@
+"""The built-in tasks by name: the only code that a checkpoint can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from torch import nn
+
+from rnnprune.errors import InputRefused
+from rnnprune.tasks.lm import LmModelSpec, LmTask
+from rnnprune.tasks.protocol import Task
+from rnnprune.tasks.source import DataOptions
+from rnnprune.tasks.spec import ModelSpec
+
+
+class BuiltinTask(Task, Protocol):
+    """A task that a checkpoint can describe.
+
+    metadata: what a checkpoint stores under `rnnprune`. notes: what a person should know about how the data was found.
+    """
+
+    notes: tuple[str, ...]
+
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+
+class Builtin(NamedTuple):
+    """How one built-in task comes back from a checkpoint."""
+
+    spec: type[ModelSpec]
+    from_checkpoint: Callable[[Mapping[str, object], DataOptions], BuiltinTask]
+
+
+BUILTIN: Mapping[str, Builtin] = {"lm": Builtin(LmModelSpec, LmTask.from_checkpoint)}
+
+
+def builtin_task(metadata: object, options: DataOptions | None = None) -> BuiltinTask:
+    """The built-in task that a checkpoint's `rnnprune` entry names.
+
+    Raises InputRefused when it names none, or describes it wrongly; UsageError when the data is not where it was.
+    """
+    name = metadata.get("task") if isinstance(metadata, Mapping) else None
+    if not isinstance(metadata, Mapping) or not isinstance(name, str) or name not in BUILTIN:
+        raise InputRefused(
+            f"rnnprune.task: {name!r:.60} is not built in (built in: {', '.join(BUILTIN)}); "
+            "pass --task FILE.py:FUNCTION to use a task of your own"
+        )
+    return BUILTIN[name].from_checkpoint(metadata, options or DataOptions())
+
+
+def builtin_model(metadata: Mapping[str, object]) -> nn.Module | None:
+    """The untrained model that a checkpoint's entry describes; no data is needed. None when it names no built-in task.
+
+    Raises InputRefused for sizes that are damaged.
+    """
+    name = metadata.get("task")
+    if not isinstance(name, str) or name not in BUILTIN:
+        return None
+    return BUILTIN[name].spec.from_dict(metadata.get("model")).build()

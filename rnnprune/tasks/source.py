@@ -1,0 +1,97 @@
+"""Where a built-in task's data lies: recorded in the checkpoint by path and sha256, found again, or given anew."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rnnprune.errors import InputRefused, UsageError
+from rnnprune.tasks.spec import checked
+
+_METADATA_TYPES = {"task": str, "model": dict, "data": dict}
+_DATA_TYPES = {"path": str, "sha256": str}
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the command line says about a built-in task's data; None: the task's own default.
+
+    data: the file, where it is not the recorded one. batch_size: items per training batch. length: tokens per window.
+    skip_bad: leave out what cannot be used, count it and list it, in place of refusing the whole.
+    """
+
+    data: Path | None = None
+    batch_size: int | None = None
+    length: int | None = None
+    skip_bad: bool = False
+
+    def refuse_length(self, task: str) -> None:
+        """For tasks whose items have a length of their own."""
+        if self.length is not None:
+            raise UsageError(f"--seq-len belongs to the task lm; in {task} every item has its own length")
+
+    def batch_size_or(self, default: int) -> int:
+        """Raises UsageError for a size below 1."""
+        size = default if self.batch_size is None else self.batch_size
+        if size < 1:
+            raise UsageError(f"batch size {size}: expected at least 1")
+        return size
+
+
+class Entry(NamedTuple):
+    """The `rnnprune` entry of a checkpoint, its outer keys checked."""
+
+    model: Any
+    path: str
+    sha256: str
+
+
+def read_entry(metadata: Mapping[str, object]) -> Entry:
+    """Raises InputRefused for keys that are missing, unknown or of another type."""
+    entry = checked(metadata, "rnnprune", _METADATA_TYPES)
+    data = checked(entry["data"], "rnnprune.data", _DATA_TYPES)
+    if re.fullmatch("[0-9a-f]{64}", data["sha256"]) is None:
+        raise InputRefused("rnnprune.data.sha256: expected 64 hexadecimal digits; the checkpoint was edited")
+    return Entry(entry["model"], data["path"], data["sha256"])
+
+
+def entry(task: str, model: dict[str, Any], path: str, sha256: str) -> dict[str, Any]:
+    """What `read_entry` reads: the whole of what a built-in task leaves in a checkpoint."""
+    return {"task": task, "model": model, "data": {"path": path, "sha256": sha256}}
+
+
+def sha256_of(path: Path) -> str:
+    """The fingerprint of a file's bytes. Raises UsageError when it is not a readable regular file."""
+    if not path.is_file():
+        found = "is not a regular file" if path.exists() else "does not exist"
+        raise UsageError(f"{path}: {found}; pass one file as --data")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); pass a readable file as --data") from error
+
+
+def find_data(stored: Entry, data: Path | None, unit: str) -> tuple[Path, tuple[str, ...]]:
+    """The file to use, and a note where it is not the one that the model was trained on.
+
+    unit: what the file is called in the note (`text`, `manifest`). Raises UsageError when the recorded file is gone or
+    has changed and no other was named.
+    """
+    if data is None and not Path(stored.path).is_file():
+        raise UsageError(f"the model was trained on {stored.path}, which is not here; pass --data FILE")
+    path = data or Path(stored.path)
+    sha256 = sha256_of(path)
+    if sha256 == stored.sha256:
+        return path, ()
+    if data is None:
+        raise UsageError(
+            f"{path} is not the file that the model was trained on: sha256 {sha256}, expected {stored.sha256}; "
+            f"pass --data {path} to use it as it is, or --data with the original file"
+        )
+    note = f"{data} is not the {unit} that the model was trained on (sha256 {sha256}, not {stored.sha256})"
+    return path, (f"{note}: its figures cannot be compared with earlier ones",)
