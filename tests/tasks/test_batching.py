@@ -1,5 +1,7 @@
 """Bucketed batches: like lengths together, every item at most once, the same for the same arguments."""
 
+from itertools import pairwise
+
 import pytest
 
 from rnnprune.errors import UsageError
@@ -25,7 +27,7 @@ def test_neighbours_in_length_share_a_batch_and_batches_are_shuffled():
     batches = bucketed(LENGTHS, 5, epoch=0, seed=0, rank=0, world_size=1)
     ranges = [(min(LENGTHS[i] for i in batch), max(LENGTHS[i] for i in batch)) for batch in batches]
     by_length = sorted(ranges)
-    assert all(here[1] <= after[0] for here, after in zip(by_length, by_length[1:], strict=False))
+    assert all(here[1] <= after[0] for here, after in pairwise(by_length))
     assert ranges != by_length
 
 
