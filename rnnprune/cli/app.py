@@ -18,7 +18,8 @@ from rnnprune.errors import RnnpruneError
 
 def _warn_of_unknown_settings(program: Any) -> None:
     """A misspelt RNNPRUNE_TARGT would otherwise be taken for nothing at all."""
-    commands = [*program.commands.values(), *getattr(program.commands.get("train"), "commands", {}).values()]
+    groups = [getattr(command, "commands", {}) for command in program.commands.values()]
+    commands = [*program.commands.values(), *(command for group in groups for command in group.values())]
     known = {f"RNNPRUNE_{parameter.name}".upper() for command in commands for parameter in command.params}
     for name in sorted(os.environ.keys() - known - {"RNNPRUNE_NO_NATIVE"}):
         if name.startswith("RNNPRUNE_"):
@@ -67,4 +68,4 @@ def options(
     """Make trained recurrent networks (vanilla RNN, GRU, LSTM; PyTorch) small and fast, and measure it."""
 
 
-from rnnprune.cli import benching, inspecting, training  # noqa: E402, F401 - the commands register themselves with `app`
+from rnnprune.cli import benching, inspecting, tasks, training  # noqa: E402, F401 - the commands register themselves with `app`

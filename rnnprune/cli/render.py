@@ -19,6 +19,8 @@ from rnnprune.workflows.export import Exported
 from rnnprune.workflows.finetune import FinetuneResult
 from rnnprune.workflows.prune import Pruned
 from rnnprune.workflows.report import Report, TensorReport
+from rnnprune.workflows.task_check import Checked
+from rnnprune.workflows.task_new import TaskFile
 from rnnprune.workflows.train import Trained
 
 WIDTH_OFF_TERMINAL = 160
@@ -135,6 +137,17 @@ def _(result: Exported) -> None:
 def _(result: Evaluation) -> None:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
     print(f"{result.path}: {figures} on the {result.split} split ({result.engine})")
+
+
+@_print.register
+def _(result: TaskFile) -> None:
+    print(f"{result.path}: works as it stands; its first lines tell the commands to try")
+
+
+@_print.register
+def _(result: Checked) -> None:
+    for check in result.checks:
+        print(f"{'ok' if check.passed else 'FAILED'}  {check.name}: {check.detail}")
 
 
 @_print.register

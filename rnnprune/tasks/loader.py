@@ -1,4 +1,4 @@
-"""Find a user's own task, in a file or module named on the command line.
+"""Find a user's own task, in a file, module or installed plugin named on the command line.
 
 Only the command line and the user's own configuration reach `load_task`; what a checkpoint says can only pick a name
 from `tasks.builtin.BUILTIN`.
@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast, get_args
@@ -24,6 +25,7 @@ from rnnprune.tasks.builtin import BUILTIN
 from rnnprune.tasks.options import Goal
 from rnnprune.tasks.protocol import Task
 
+PLUGINS = "rnnprune.tasks"  # the group of entry points in which installed packages name their tasks
 _INSTALLED = ("site-packages", "dist-packages")
 _NOT_THE_USERS = (Path(sysconfig.get_paths()["stdlib"]), Path(__file__).parents[1])
 
@@ -42,6 +44,8 @@ class TaskSpec(NamedTuple):
 def load_task(spec: str, data: Path | None = None) -> Task:
     """Import `my_task.py:make` or `package.module:make`, call it, and check what it returns.
 
+    A plain NAME is looked up among the entry points that installed packages put in the group `rnnprune.tasks`.
+
     `make(data=...)` when data is given, else `make()`. Whatever goes wrong is a UsageError that names the file, the
     line of the user's code and the remedy; the user's own error is chained as its cause.
     """
@@ -52,9 +56,9 @@ def load_task(spec: str, data: Path | None = None) -> Task:
         make = _find_function(module, task_spec)
         arguments = {} if data is None else {"data": data}
         _check_call(make, task_spec, arguments)
-        with _user_code(task_spec.target, f"{task_spec.function}() failed"):
+        with user_code(task_spec.target, f"{task_spec.function}() failed"):
             task = make(**arguments)
-        with _user_code(task_spec.target, f"what {task_spec.function}() returned cannot be looked at"):
+        with user_code(task_spec.target, f"what {task_spec.function}() returned cannot be looked at"):
             problems = _problems(task)
     if problems:
         raise UsageError(
@@ -71,8 +75,12 @@ def _parse(spec: str) -> TaskSpec:
         return TaskSpec(target, function)
     if spec in BUILTIN:
         raise UsageError(f"--task {spec}: built in, and found by itself in checkpoints of `rnnprune train {spec}`")
+    plugins = {plugin.name: plugin.value for plugin in entry_points(group=PLUGINS)}
+    if spec in plugins:
+        return TaskSpec(*plugins[spec].split(":", 1))
     example = f"{spec}:make" if spec.endswith(".py") else "my_task.py:make"
-    raise UsageError(f"--task {spec}: expected FILE.py:FUNCTION or MODULE:FUNCTION, for example {example}")
+    installed = f"; installed plugins: {', '.join(sorted(plugins))}" if plugins else ""
+    raise UsageError(f"--task {spec}: expected FILE.py:FUNCTION or MODULE:FUNCTION, for example {example}{installed}")
 
 
 @contextmanager
@@ -90,7 +98,7 @@ def _first_on_path(folder: Path) -> Iterator[None]:
 def _import(spec: TaskSpec) -> ModuleType:
     importlib.invalidate_caches()  # the file may be younger than the import system's view of its folder
     if not spec.is_file:
-        with _user_code(spec.target, "the module cannot be imported"):
+        with user_code(spec.target, "the module cannot be imported"):
             return importlib.import_module(spec.target)
     path = Path(spec.target)
     if not path.is_file():
@@ -102,7 +110,7 @@ def _import(spec: TaskSpec) -> ModuleType:
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
-        with _user_code(spec.target, "the file cannot be imported"):
+        with user_code(spec.target, "the file cannot be imported"):
             found.loader.exec_module(module)
     except UsageError:
         del sys.modules[name]
@@ -169,8 +177,8 @@ def _method_problems(task: object, name: str, wanted: inspect.Signature) -> list
 
 
 @contextmanager
-def _user_code(target: str, failed: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into a UsageError that names the line."""
+def user_code(target: str, failed: str) -> Iterator[None]:
+    """Around calls into the user's code: turn whatever the user's code raises into a UsageError that names the line."""
     try:
         yield
     except (Exception, SystemExit) as error:  # SystemExit: a script that ends itself when imported
