@@ -59,6 +59,11 @@ def evaluate(
     source: Source = None,
     task: o.TaskSpec = None,
     data: o.Data = None,
+    inputs: o.Inputs = None,
+    teacher: o.Teacher = None,
+    model: o.ModelFunction = None,
+    batch_size: o.BatchSize = None,
+    seq_len: o.SeqLen = None,
     skip_bad: o.SkipBad = False,
     split: Annotated[Split, typer.Option("--split", help="Which part of the data.")] = "test",
     device: o.Device = "cpu",
@@ -75,10 +80,12 @@ def evaluate(
     from rnnprune.tasks.source import DataOptions
     from rnnprune.workflows import evaluate as workflow
     from rnnprune.workflows import machine
-    from rnnprune.workflows.subject import TaskChoice
+    from rnnprune.workflows.subject import TaskChoice, Unlabelled
 
     machine.set_threads(threads)
-    result = workflow.evaluate(source, TaskChoice(task, DataOptions(data, skip_bad=skip_bad)), split, device, engine)
+    options = DataOptions(data, batch_size, seq_len, skip_bad)
+    choice = TaskChoice(task, options, Unlabelled(inputs, teacher, model))
+    result = workflow.evaluate(source, choice, split, device, engine)
     render.tell_subject(source, result.path)
     render.tell_layers(result.layers)
     render.show(result, json)

@@ -73,8 +73,13 @@ Out = Annotated[Path | None, _option("--out", help="Where to write.", panel=OUTP
 Overwrite = Annotated[bool, _option("--overwrite", help="Replace a finished run.", panel=OUTPUT)]
 Device = Annotated[str, _option("--device", help="cpu or cuda.", panel=MODEL)]
 Threads = Annotated[int | None, _option("--threads", help="CPU threads; torch's choice if not given.", panel=MODEL)]
-TaskSpec = Annotated[str | None, _option("--task", help="Your own task: my_task.py:make.", panel=MODEL)]
+TaskSpec = Annotated[str | None, _option("--task", help="Your own task, my_task.py:make; or distill.", panel=MODEL)]
 Data = Annotated[Path | None, _option("--data", help="Data of the task, where it is not where it was.", panel=MODEL)]
+Inputs = Annotated[Path | None, _option("--inputs", help="distill: .npy, .npz or .safetensors.", panel=MODEL)]
+Teacher = Annotated[
+    Path | None, _option("--teacher", help="distill: dense checkpoint, if not CHECKPOINT.", panel=MODEL)
+]
+ModelFunction = Annotated[str | None, _option("--model", help="distill: my_model.py:build.", panel=MODEL)]
 BatchSize = Annotated[
     int | None, _option("--batch-size", help="Of a built-in task.", panel=TRAINING, show_default="the task's own")
 ]

@@ -93,6 +93,9 @@ def finetune(
     exclude: o.Exclude = None,
     task: o.TaskSpec = None,
     data: o.Data = None,
+    inputs: o.Inputs = None,
+    teacher: o.Teacher = None,
+    model: o.ModelFunction = None,
     batch_size: o.BatchSize = None,
     seq_len: o.SeqLen = None,
     skip_bad: o.SkipBad = False,
@@ -118,13 +121,13 @@ def finetune(
     from rnnprune.cli.progress import Progress
     from rnnprune.tasks.source import DataOptions
     from rnnprune.workflows import finetune as workflow
-    from rnnprune.workflows.subject import TaskChoice
+    from rnnprune.workflows.subject import TaskChoice, Unlabelled
 
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
     selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad)),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, teacher, model)),
         pruning=PruningOptions(target, schedule, saliency, timing, selection),
         recipe=Recipe(
             steps,

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast, get_args
 
+from torch import nn
+
 from rnnprune.errors import UsageError
 from rnnprune.tasks.builtin import BUILTIN
 from rnnprune.tasks.options import Goal
@@ -49,17 +51,11 @@ def load_task(spec: str, data: Path | None = None) -> Task:
     `make(data=...)` when data is given, else `make()`. Whatever goes wrong is a UsageError that names the file, the
     line of the user's code and the remedy; the user's own error is chained as its cause.
     """
+    arguments = {} if data is None else {"data": data}
     task_spec = _parse(spec)
-    folder = Path(task_spec.target).resolve().parent if task_spec.is_file else Path.cwd()
-    with _first_on_path(folder):
-        module = _import(task_spec)
-        make = _find_function(module, task_spec)
-        arguments = {} if data is None else {"data": data}
-        _check_call(make, task_spec, arguments)
-        with user_code(task_spec.target, f"{task_spec.function}() failed"):
-            task = make(**arguments)
-        with user_code(task_spec.target, f"what {task_spec.function}() returned cannot be looked at"):
-            problems = _problems(task)
+    make, task = _call(task_spec, arguments)
+    with user_code(task_spec.target, f"what {task_spec.function}() returned cannot be looked at"):
+        problems = _problems(task)
     if problems:
         raise UsageError(
             f"{_line_of(make, task_spec)}: {task_spec.function}() returned {_described(task)}, which is not a task: "
@@ -67,6 +63,28 @@ def load_task(spec: str, data: Path | None = None) -> Task:
             + "; rnnprune/tasks/protocol.py shows all of them"
         )
     return cast(Task, task)
+
+
+def load_model_function(spec: str) -> nn.Module:
+    """Import `my_model.py:build`, call it, and check that it returns an nn.Module. Errors as in `load_task`."""
+    model_spec = _parse(spec)
+    build, model = _call(model_spec, {})
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"{_line_of(build, model_spec)}: {model_spec.function}() returned {_described(model)}, not a "
+            "torch.nn.Module"
+        )
+    return model
+
+
+def _call(spec: TaskSpec, arguments: Mapping[str, object]) -> tuple[Callable[..., object], object]:
+    """Import the user's function and call it: the function, and what it returned."""
+    folder = Path(spec.target).resolve().parent if spec.is_file else Path.cwd()
+    with _first_on_path(folder):
+        make = _find_function(_import(spec), spec)
+        _check_call(make, spec, arguments)
+        with user_code(spec.target, f"{spec.function}() failed"):
+            return make, make(**arguments)
 
 
 def _parse(spec: str) -> TaskSpec:

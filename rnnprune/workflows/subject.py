@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks
 from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
-from rnnprune.tasks.builtin import builtin_task
-from rnnprune.tasks.loader import load_task
+from rnnprune.formats.sparse import is_sparse_file
+from rnnprune.tasks.builtin import builtin_model, builtin_task
+from rnnprune.tasks.distill.inputs import read_inputs
+from rnnprune.tasks.distill.stacks import build_stacks
+from rnnprune.tasks.distill.task import BATCH_SIZE, LENGTH, DistillTask, Student, model_student, stacks_student
+from rnnprune.tasks.loader import load_model_function, load_task
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
 
+DISTILL = "distill"
 TASK_KEYS = ("task", "model", "data")  # what a built-in task left in the checkpoint's metadata
 
 
@@ -56,11 +62,25 @@ def open_subject(path: Path | None) -> Subject:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """What `--task distill` is told.
+
+    inputs: the examples. teacher: the dense checkpoint; None: the one at hand. model: FILE.py:FUNCTION that gives the
+    module; None: a built-in task's own, else the recurrent stacks alone.
+    """
+
+    inputs: Path | None = None
+    teacher: Path | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class TaskChoice:
     """What the command line says about the task: the user's own, or None, and where and how the data is read."""
 
     spec: str | None = None
     options: DataOptions = field(default_factory=DataOptions)
+    unlabelled: Unlabelled = field(default_factory=Unlabelled)
 
 
 def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
@@ -68,6 +88,10 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
 
     Raises UsageError with the ways to go on, filled in, when there is neither.
     """
+    if choice.spec == DISTILL:
+        return _distill_task(subject, choice)
+    if choice.unlabelled != Unlabelled():
+        raise UsageError(f"--inputs, --teacher and --model belong to --task {DISTILL}")
     if choice.spec is not None:
         if ":" in choice.spec and replace(choice.options, data=None) != DataOptions():
             raise UsageError(
@@ -82,6 +106,32 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
     raise UsageError(_ways_on(subject, command))
 
 
+def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
+    """Raises UsageError without inputs, and for a pruned model whose dense teacher is not named."""
+    options, unlabelled = choice.options, choice.unlabelled
+    if unlabelled.inputs is None:
+        raise UsageError(f"--task {DISTILL} needs --inputs FILE: unlabelled inputs as .npy, .npz or .safetensors")
+    if unlabelled.teacher is None and (subject.is_run or is_sparse_file(subject.checkpoint.path)):
+        raise UsageError(f"{subject.path} is pruned: name the dense checkpoint it came from with --teacher FILE")
+    arrays = read_inputs(unlabelled.inputs)
+    student = _student(subject, unlabelled.model, arrays, LENGTH if options.length is None else options.length)
+    teacher = copy.deepcopy(student.module)
+    dense = subject if unlabelled.teacher is None else open_subject(unlabelled.teacher)
+    fill_model(teacher, dense)
+    return DistillTask(student, teacher, batch_size=options.batch_size_or(BATCH_SIZE))
+
+
+def _student(subject: Subject, model: str | None, arrays: dict[str, Tensor], length: int) -> Student:
+    if model is not None:
+        return model_student(load_model_function(model), arrays)
+    if (built_in := builtin_model(subject.task_metadata)) is not None:
+        return model_student(built_in, arrays)
+    stacks = subject.stacks
+    if not stacks:
+        raise UsageError(f"no recurrent layer was recognised in {subject.path}; pass --model my_model.py:build")
+    return stacks_student(build_stacks(subject.checkpoint.state_dict(), stacks), stacks, arrays, length)
+
+
 def notes_of(task: Task) -> tuple[str, ...]:
     """What a built-in task has to say about how its data was found."""
     return tuple(getattr(task, "notes", ()))
@@ -90,6 +140,12 @@ def notes_of(task: Task) -> tuple[str, ...]:
 def load_model(task: Task, subject: Subject) -> nn.Module:
     """The task's model with the checkpoint's weights, strictly. UsageError lists every name and shape that differs."""
     model = task.build_model()
+    fill_model(model, subject)
+    return model
+
+
+def fill_model(model: nn.Module, subject: Subject) -> None:
+    """Load the checkpoint's weights into a model, strictly, or raise as `load_model` does."""
     found, expected = subject.checkpoint.state_dict(), model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in found]
     problems += [f"unexpected {name}" for name in found if name not in expected]
@@ -105,7 +161,6 @@ def load_model(task: Task, subject: Subject) -> nn.Module:
             "build_model() must give the very model that was saved"
         )
     model.load_state_dict(found, strict=True)
-    return model
 
 
 def _ways_on(subject: Subject, command: str) -> str:
@@ -113,6 +168,7 @@ def _ways_on(subject: Subject, command: str) -> str:
     lines = [
         f"{subject.checkpoint.path} does not say which task it was trained for, so there is no loss and no metric.",
         f"It holds {layers}." if layers else "No recurrent layer was recognised in it.",
+        f"  with unlabelled inputs:   rnnprune {command} {subject.path} --task distill --inputs FILE.npy",
         f"  with a task of your own:  rnnprune {command} {subject.path} --task {_recorded_task(subject)}",
     ]
     if command == "finetune":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer.main
 
 from rnnprune.cli.app import app
+from rnnprune.tasks import template
 
 NUMBER = (int, float)
 SIZES = ("--seq-len", "20", "--batch-size", "8")
@@ -75,6 +78,13 @@ CONTRACT: dict[str, dict[str, Any]] = {
         ],
     },
     "evaluate": {"schema": int, "metric": str, "value": float, "engine": str},
+    "task new": {"schema": int, "path": str},
+    "task check": {
+        "schema": int,
+        "task": str,
+        "passed": bool,
+        "checks": [{"name": str, "passed": bool, "detail": str}],
+    },
 }
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "train lm": ("--data", "letters.txt", "--out", "new.pt", "--hidden", "4", "--steps", "2", *SIZES),
@@ -84,7 +94,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "report": (),
     "bench": ("--rounds", "2", "--time-steps", "3", "--batch", "1,2"),
     "evaluate": (),
+    "task new": ("my_task.py",),
+    "task check": ("rnnprune.tasks.template:make", "template.pt"),
 }
+QUIET = {"prune", "task new", "task check"}  # these have nothing to say beside their answer
 
 
 def differences(found: Any, spec: Any, where: str = "") -> list[str]:
@@ -102,6 +115,11 @@ def differences(found: Any, spec: Any, where: str = "") -> list[str]:
         return [d for i, each in enumerate(found) for d in differences(each, spec[0], f"{where}[{i}]")]
     allowed = spec if isinstance(spec, tuple) else (spec,)
     return [] if type(found) in allowed else [f"{where}: {found!r} is a {type(found).__name__}"]
+
+
+@pytest.fixture(autouse=True)
+def _template_checkpoint(folder: Path) -> None:
+    torch.save(template.make().build_model().state_dict(), folder / "template.pt")
 
 
 def commands() -> set[str]:
@@ -125,8 +143,7 @@ def test_the_answer_has_these_keys_and_types(rnnprune: Callable[..., Any], comma
     assert answer["schema"] == 1
     assert differences(answer, CONTRACT[command]) == []
     assert told.out.count("\n") == 1, "one object, on one line"
-    quiet = command in {"prune"}
-    assert bool(told.err) != quiet, "progress and hints go to stderr"
+    assert bool(told.err) != (command in QUIET), "progress and hints go to stderr"
 
 
 @pytest.mark.usefixtures("finished")
