@@ -1,129 +1,114 @@
-"""Checkpoints of other people, in other layouts, through report, prune and export without any code of theirs."""
+"""Bare state dicts of every layout: recognised, rebuilt, and run against the torch modules that they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rnnprune.errors import InputRefused
-from rnnprune.formats.checkpoint import read_checkpoint
-from rnnprune.pruning.options import Selection
-from rnnprune.workflows.export import export
-from rnnprune.workflows.prune import prune
-from rnnprune.workflows.report import report
+from rnnprune.tasks.distill.stacks import build_stacks, run_stack
+from rnnprune.workflows.subject import fill_model, open_subject
 
-State = dict[str, Tensor]
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "rnn": lambda: nn.RNN(5, 6, batch_first=True),
+    "gru-2": lambda: nn.GRU(5, 6, 2, batch_first=True),
+    "lstm-bi": lambda: nn.LSTM(5, 6, bidirectional=True, batch_first=True),
+    "lstm-bi-3": lambda: nn.LSTM(5, 6, 3, bidirectional=True, batch_first=True),
+    "gru-nobias": lambda: nn.GRU(5, 6, bias=False, batch_first=True),
+    "lstm-proj": lambda: nn.LSTM(5, 8, 2, proj_size=3, batch_first=True),
+    "rnn-cell": lambda: nn.RNNCell(5, 6),
+    "gru-cell": lambda: nn.GRUCell(5, 6),
+    "lstm-cell": lambda: nn.LSTMCell(5, 6, bias=False),
+}
+State = Mapping[str, Tensor]
 
 
-def save_npz(state: State, path: Path) -> None:
-    np.savez(path, **{name: tensor.numpy() for name, tensor in state.items()})
+def masked(state: State) -> dict[str, Tensor]:
+    """As torch.nn.utils.prune leaves it; the masks are all ones, so the answers are the dense ones."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        found |= (
+            {f"{name}_orig": tensor, f"{name}_mask": torch.ones_like(tensor)} if tensor.ndim == 2 else {name: tensor}
+        )
+    return found
 
 
-def nested(state: State, path: Path) -> None:
-    inner = {f"module.{name}": tensor for name, tensor in state.items()}
-    torch.save({"epoch": 3, "model": {"state_dict": inner}, "optimizer": {"exp_avg": torch.ones(3)}}, path)
+def pickled(tree: Any, path: Path) -> Path:
+    torch.save(tree, path.with_suffix(".pt"))
+    return path.with_suffix(".pt")
 
 
-# how it is made, how it is saved, the suffix, what the report must call it
-LAYOUTS: dict[str, tuple[Callable[[], nn.Module], Callable[[State, Path], None], str, str]] = {
-    "cell": (lambda: nn.GRUCell(6, 10), torch.save, "pt", "top level: GRUCell 6 -> 10"),
-    "bidirectional projection": (
-        lambda: nn.LSTM(6, 10, 2, bidirectional=True, proj_size=4),
-        torch.save,
-        "pt",
-        "top level: LSTM 6 -> 10, projected to 4, 2 layers, bidirectional",
-    ),
-    "nested prefix": (lambda: nn.ModuleDict({"a": nn.RNN(6, 10)}), nested, "ckpt", "a: RNN 6 -> 10"),
-    "half": (lambda: nn.LSTM(6, 10).half(), torch.save, "pt", "top level: LSTM 6 -> 10"),
-    "bfloat16": (lambda: nn.LSTM(6, 10).bfloat16(), torch.save, "pt", "top level: LSTM 6 -> 10"),
-    "double": (lambda: nn.GRU(6, 10).double(), torch.save, "pt", "top level: GRU 6 -> 10"),
-    "npz": (lambda: nn.GRU(6, 10), save_npz, "npz", "top level: GRU 6 -> 10"),
-    "safetensors": (
-        lambda: nn.ModuleDict({"enc.rnn".replace(".", "_"): nn.GRU(6, 10)}),
-        safetensors.torch.save_file,
-        "safetensors",
-        "enc_rnn: GRU 6 -> 10",
-    ),
+def legacy(tree: Any, path: Path) -> Path:
+    torch.save(tree, path.with_suffix(".pth"), _use_new_zipfile_serialization=False)
+    return path.with_suffix(".pth")
+
+
+def safe(state: State, path: Path) -> Path:
+    save_file(dict(state), path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def zipped(state: State, path: Path) -> Path:
+    np.savez(path.with_suffix(".npz"), **{name: tensor.numpy() for name, tensor in state.items()})
+    return path.with_suffix(".npz")
+
+
+def prefixed(prefix: str, state: State) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def beside_others(state: State) -> dict[str, Tensor]:
+    others = {"embed.weight": torch.randn(9, 5), "norm.num_batches_tracked": torch.tensor(3), "out.bias": torch.ones(2)}
+    return prefixed("net.0.", state) | others | prefixed("other.", nn.GRU(3, 4).state_dict())
+
+
+LAYOUTS: dict[str, tuple[str, Callable[[State, Path], Path]]] = {  # where the stack is found, and how it is written
+    "bare": ("", pickled),
+    "legacy": ("", legacy),
+    "safetensors": ("", safe),
+    "npz": ("", zipped),
+    "state_dict": ("rnn", lambda s, p: pickled({"state_dict": prefixed("rnn.", s), "epoch": 3}, p)),
+    "model+optimizer": ("", lambda s, p: pickled({"model": dict(s), "optimizer": {"state": {}, "lr": 0.1}}, p)),
+    "deep": ("m.rnn", lambda s, p: pickled({"a": {"b": {"net": prefixed("m.rnn.", s)}}, "step": 1}, p)),
+    "ddp": ("enc", lambda s, p: pickled(prefixed("module.enc.", s), p)),
+    "compiled": ("enc", lambda s, p: safe(prefixed("_orig_mod.enc.", s), p)),
+    "ddp+compiled": ("x", lambda s, p: legacy({"model": prefixed("module._orig_mod.x.", s)}, p)),
+    "several": ("net.0", lambda s, p: pickled(beside_others(s), p)),
+    "several.npz": ("net.0", lambda s, p: zipped(beside_others(s), p)),
+    "masked": ("r", lambda s, p: pickled(masked(prefixed("r.", s)), p)),
+    "fp16": ("r", lambda s, p: pickled({n: t.half() for n, t in prefixed("r.", s).items()}, p)),
+    "bf16": ("r", lambda s, p: safe({n: t.bfloat16() for n, t in prefixed("r.", s).items()}, p)),
+    "fp64": ("r", lambda s, p: zipped({n: t.double() for n, t in prefixed("r.", s).items()}, p)),
 }
 
 
+def outputs(layer: nn.Module, x: Tensor) -> Tensor:
+    if not isinstance(layer, nn.RNNCellBase):
+        return layer(x)[0]
+    state, steps = None, []
+    for step in x.unbind(1):
+        state = layer(step, state)
+        steps.append(state[0] if isinstance(state, tuple) else state)
+    return torch.stack(steps, 1)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_is_reported_pruned_and_exported(tmp_path: Path, layout: str) -> None:
-    make, save, suffix, label = LAYOUTS[layout]
-    state = {name: tensor.detach().contiguous() for name, tensor in make().state_dict().items()}
-    path = tmp_path / f"model.{suffix}"
-    save(state, path)
-    result = report(path)
-    assert result.stacks == (label,)
-    assert {tensor.name: tensor.shape for tensor in result.tensors} == {n: tuple(t.shape) for n, t in state.items()}
-
-    pruned = prune(path, 0.75, Selection(), tmp_path / "run")
-    matrices = {name for name, tensor in state.items() if tensor.dim() == 2}
-    assert set(pruned.per_tensor) == matrices
-    found = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
-    assert found.keys() == state.keys()
-    for name, tensor in state.items():
-        assert found[name].dtype == tensor.dtype
-        if name in matrices:
-            check_cut(found[name], tensor, 0.75)
-        else:
-            assert torch.equal(found[name], tensor)
-
-    exported = export(tmp_path / "run", "csr")
-    again = read_checkpoint(exported.path).state_dict()
-    for name, tensor in found.items():
-        assert torch.equal(again[name], tensor.float() if tensor.dim() == 2 else tensor)
-
-
-def check_cut(found: Tensor, before: Tensor, target: float) -> None:
-    """Exactly the count, what is left is untouched, and nothing dropped is larger than what is left."""
-    kept = found != 0
-    assert int(kept.sum()) == found.numel() - round(target * found.numel())
-    assert torch.equal(found[kept], before[kept])
-    assert before[~kept].abs().max() <= before[kept].abs().min()
-
-
-@pytest.mark.parametrize("dropped_first", ["output.weight", "embedding.weight"])
-def test_tied_weights_are_reported_once_exported_once_and_never_half_pruned(tmp_path: Path, dropped_first: str) -> None:
-    """A linear layer tied to an embedding is left alone, whichever of the two names comes first in the file."""
-    shared = torch.randn(9, 10)
-    names = [dropped_first, *({"output.weight", "embedding.weight"} - {dropped_first})]
-    state = dict.fromkeys(names, shared) | {"output.bias": torch.zeros(9)}
-    state |= {f"rnn.{name}": tensor for name, tensor in nn.LSTM(10, 10).state_dict().items()}
-    torch.save(state, tmp_path / "tied.pt")
-    result = report(tmp_path / "tied.pt")
-    assert result.aliases == {names[1]: names[0]}
-    assert [tensor.name for tensor in result.tensors].count(names[0]) == 1
-    assert names[1] not in [tensor.name for tensor in result.tensors]
-    assert result.total.bytes.dense == 4 * (90 + 9 + 2 * 400 + 2 * 40)
-
-    pruned = prune(tmp_path / "tied.pt", 0.9, Selection(), tmp_path / "run")
-    assert set(pruned.per_tensor) == {"rnn.weight_ih_l0", "rnn.weight_hh_l0"}
-    exported = export(tmp_path / "run", "csr").path
-    again = read_checkpoint(exported)
-    assert again.aliases == {names[1]: names[0]}
-    assert torch.equal(again.state_dict()[names[1]], shared)
-    stored = safetensors.torch.load_file(exported)
-    assert sum(name.startswith(tuple(names)) for name in stored) == 1
-
-
-def test_recurrent_layers_that_share_a_matrix_are_still_recognised(tmp_path: Path) -> None:
-    module = nn.LSTM(10, 10, 2)
-    module.weight_hh_l1 = module.weight_hh_l0
-    torch.save(module.state_dict(), tmp_path / "tied.pt")
-    reasons = {tensor.name: tensor.reason for tensor in report(tmp_path / "tied.pt").tensors}
-    assert reasons["weight_hh_l0"] == "recurrent weight, not pruned yet"
-    pruned = prune(tmp_path / "tied.pt", 0.9, Selection(), tmp_path / "run")
-    assert pruned.per_tensor == {"weight_ih_l0": 0.9, "weight_hh_l0": 0.9, "weight_ih_l1": 0.9}
-
-
-def test_a_foreign_entry_under_our_key_is_refused_not_a_crash(tmp_path: Path) -> None:
-    torch.save({"rnnprune": {"version": torch.ones(1)}, "state_dict": nn.GRU(6, 10).state_dict()}, tmp_path / "odd.pt")
-    with pytest.raises(InputRefused, match=r"odd\.pt: a `rnnprune` entry that is not plain data"):
-        export(tmp_path / "odd.pt", "csr")
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_rebuilt_stack_computes_what_the_layer_did(tmp_path: Path, kind: str, layout: str) -> None:
+    layer, (prefix, write) = LAYERS[kind](), LAYOUTS[layout]
+    subject = open_subject(write(layer.state_dict(), tmp_path / "checkpoint"))
+    (stack,) = (stack for stack in subject.stacks if stack.prefix == prefix)
+    module = build_stacks(subject.checkpoint.state_dict(), subject.stacks)
+    fill_model(module, subject)
+    x = torch.randn(2, 4, 5)
+    tolerance = {"fp16": 2e-3, "bf16": 2e-2}.get(layout, 1e-6)
+    found = run_stack(module.get_submodule(prefix), x, is_cell=stack.is_cell)
+    torch.testing.assert_close(found, outputs(layer, x), atol=tolerance, rtol=0)
