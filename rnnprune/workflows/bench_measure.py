@@ -71,6 +71,8 @@ def case_of(work: Work, memory: bool) -> Case:
         steps=work.steps,
         threads=work.threads,
         weights="memory" if memory else "cache",
+        name=piece.name,
+        alike=piece.alike,
     )
 
 

@@ -56,7 +56,12 @@ def test_blocks_reach_the_rows(rnnprune: Call) -> None:
 @pytest.mark.usefixtures("bare")
 def test_a_model_brings_its_layers_and_linear_matrices(rnnprune: Call) -> None:
     rows = rnnprune("bench", "bare.pt", *QUICK, "--engines", "torch-csr", "--json").json["rows"]
-    assert {(row["op"], row["shape"]) for row in rows} == {("matvec", "40x10"), ("lstm", "6->10"), ("matvec", "5x10")}
+    assert {(row["op"], row["shape"], row["name"]) for row in rows} == {
+        ("matvec", "40x6", "encoder.weight_ih_l0"),
+        ("matvec", "40x10", "encoder.weight_hh_l0"),
+        ("lstm", "6->10", "encoder"),
+        ("matvec", "5x10", "head.weight"),
+    }
     assert {row["engine"] for row in rows} == {DENSE, "torch-csr"}
     assert {row["vs_csr"] for row in rows if row["engine"] == "torch-csr"} == {1.0}
     assert {row["vs_int8"] for row in rows} == {None}
@@ -74,7 +79,8 @@ def test_tables_say_what_they_hold_and_bars_are_plain_text(rnnprune: Call) -> No
     assert told.code == 0, told.err
     assert "matvec 24x16, 9" in told.out
     assert "dense against dense: " in told.out
-    assert "difference; spread " in told.out
+    assert "; spread " in told.out
+    assert told.out.splitlines()[-1].startswith("torch-csr: "), "the summary stands last"
     assert "GB/s from L1 " in told.out
     assert told.out.count("#####") >= 1
     bars = [line for line in told.out.splitlines() if "#" in line]
