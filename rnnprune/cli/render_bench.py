@@ -11,7 +11,6 @@ from rnnprune.workflows.bench_rows import (
     NOISY,
     Benchmark,
     BreakEven,
-    Case,
     Row,
     SameAgain,
     Verdict,
@@ -40,7 +39,8 @@ def show(result: Benchmark, json: bool, plot: bool) -> None:
     console = render.console()
     checks = {check.case: check for check in result.same_again}
     for case, rows in by_case(result.rows).items():
-        console.print(_table(case, rows))
+        print(describe(case))
+        console.print(_table(rows))
         if case in checks:
             print(f"  {_same_again(checks[case])}")
         if noisy := [f"{row.engine} ({row.timing.spread:.0%})" for row in rows if row.is_noisy]:
@@ -65,8 +65,8 @@ def bars(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _table(case: Case, rows: list[Row]) -> Table:
-    table = Table(title=describe(case), title_justify="left")
+def _table(rows: list[Row]) -> Table:
+    table = Table()
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rnnprune.workflows.bench_rows import Benchmark, Case, Row, how, what
 
-MOST_NAMED = 3
+DENSE, MOST_NAMED = "torch-dense-fp32", 3
 
 
 def summary(result: Benchmark) -> str:
@@ -12,13 +12,12 @@ def summary(result: Benchmark) -> str:
     best = result.best_sparse()
     if not best:
         return "no sparse engine ran with the right result"
-    return "; ".join([_gain(result, max(best, key=_weight)), *_losses(best)])
+    size = {row.case: row.nbytes for row in result.rows if row.engine == DENSE}
 
+    def weight(row: Row) -> tuple[bool, bool, int]:
+        return row.case.op != "matvec", row.case.mode == "sequence", size.get(row.case, 0)
 
-def _weight(row: Row) -> tuple[bool, bool, int]:
-    """A layer before a matrix, a sequence before single steps, then by size; the first of equals wins."""
-    first, _, second = row.case.shape.partition("x" if row.case.op == "matvec" else "->")
-    return row.case.op != "matvec", row.case.mode == "sequence", int(first) * int(second)
+    return "; ".join([_gain(result, max(best, key=weight)), *_losses(best)])
 
 
 def _gain(result: Benchmark, row: Row) -> str:
@@ -47,4 +46,4 @@ def _losses(best: list[Row]) -> list[str]:
 
 
 def _brief(case: Case) -> str:
-    return f"{what(case)}, {how(case)}"
+    return f"{what(case)}, {how(case).removesuffix(', weights from cache')}"

@@ -77,7 +77,7 @@ def test_a_model_with_nothing_to_time_is_refused(rnnprune: Call, folder: Path) -
 def test_tables_say_what_they_hold_and_bars_are_plain_text(rnnprune: Call) -> None:
     told = rnnprune("bench", "--shapes", "24x16", *QUICK, "--engines", "torch-csr,onnxruntime-fp32", "--plot")
     assert told.code == 0, told.err
-    assert "matvec 24x16, 9" in told.out
+    assert told.out.startswith("matvec 24x16, 9"), "the title stands on a line of its own"
     assert "dense against dense: " in told.out
     assert "; spread " in told.out
     assert told.out.splitlines()[-1].startswith("torch-csr: "), "the summary stands last"
@@ -111,7 +111,7 @@ def test_a_missed_goal_prints_the_rows_first_and_exits_4(rnnprune: Call) -> None
 def test_from_memory_what_is_too_small_is_left_out(rnnprune: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     told = rnnprune("bench", "--shapes", "8x8", *QUICK, "--memory", "--engines", "torch-csr")
     assert told.code == 2
-    assert "nothing could be timed: torch-dense-fp32, matvec: --memory: 256 bytes of weights are too few" in told.err
+    assert "nothing could be timed: torch-dense-fp32, matvec: --memory: less than " in told.err
     monkeypatch.setattr("rnnprune.workflows.bench_measure.cache_sizes", lambda: (1, 1, 1024))
     answer = rnnprune("bench", "--shapes", "8x8,gru:8x8", *QUICK, "--memory", "--engines", "torch-csr", "--json").json
     assert {(row["weights"], row["mode"]) for row in answer["rows"]} == {("memory", "product"), ("memory", "step")}
