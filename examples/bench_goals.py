@@ -4,8 +4,8 @@
     python examples/bench_goals.py measure --run 1 [NAME ...]  the missing ones (of these) into docs/results/bench
     python examples/bench_goals.py render                      the tables of the page from what lies there
 
-Every measurement is one call of `rnnprune bench --json`; its answer is kept as NAME-RUN.json, figures cut to five
-digits. What is there already is not measured again, so an interrupted run goes on where it stopped. Two runs make a
+Every measurement is one call of `rnnprune bench --json`; its answer is kept as NAME-RUN.json, figures cut to four
+digits, without what is empty. What is there already is not measured again, so an interrupted run goes on where it stopped. Two runs make a
 table. Give the machine nothing else to do meanwhile; `onnx` and `onnxruntime` are timed where they are installed.
 """
 
@@ -25,6 +25,7 @@ import bench_tables
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "results" / "bench"
 RUNS = (1, 2)
+KEPT = ("rows", "same_again", "break_even")  # even where empty
 MEASUREMENTS = {
     "matrix-1760": "--shapes 1760x1760 --threads 1",
     "matrix-1760-memory": "--shapes 1760x1760 --threads 1 --memory",
@@ -40,8 +41,8 @@ MEASUREMENTS = {
     "gru-1760-blocks": "--shapes gru:1760x1760 --block 16x1 --threads 1,2 --rounds 10",
     "blocks-int8-memory": "--shapes 1760x1760 --block 16x1 --threads 1 --memory "
     "--engines torch-dense-int8,native:16x1,native:16x1:int8",
-    "paper": "--shapes paper --threads 1 --batch 1,16 --rounds 7 --engines torch-dense-int8,torch-csr,native",
-    "break-even": "--shapes 1760x1760,lstm:256x256,lstm:512x1024 --break-even --threads 1 --rounds 5 --engines native",
+    "paper": "--shapes paper --threads 1 --batch 1,16 --rounds 10 --engines torch-dense-int8,torch-csr,native:auto",
+    "break-even": "--shapes 1760x1760,lstm:256x256,lstm:512x1024 --break-even --threads 1 --rounds 5 --engines native:auto",
     "small": "--shapes 74x256,64x64,gru:32x32 --threads 1",
 }
 
@@ -77,14 +78,19 @@ def measure(name: str, path: Path, rounds: str | None) -> None:
     began = time.perf_counter()
     flags = MEASUREMENTS[name].split() + ["--json"] + (["--rounds", rounds] if rounds else [])
     told = subprocess.run([sys.executable, "-m", "rnnprune", "bench", *flags], stdout=subprocess.PIPE, check=True)
-    answer = {"command": " ".join(["rnnprune bench", *flags]), **json.loads(told.stdout, parse_float=five_digits)}
+    answer = json.loads(told.stdout, parse_float=four_digits, object_hook=without_empty)
+    answer = {"command": " ".join(["rnnprune bench", *flags]), **answer}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(answer, separators=(",", ":"), allow_nan=False) + "\n")
     print(f"{name}: {time.perf_counter() - began:.0f} s, {path.stat().st_size:,} bytes", file=sys.stderr)
 
 
-def five_digits(text: str) -> float:
-    return float(f"{float(text):.5g}")
+def four_digits(text: str) -> float:
+    return float(f"{float(text):.4g}")
+
+
+def without_empty(found: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in found.items() if value not in (None, "", []) or key in KEPT}
 
 
 def write_atomically(path: Path, text: str) -> None:

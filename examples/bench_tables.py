@@ -158,14 +158,15 @@ def paper(answers: Answers) -> str:
 
 
 def break_even(answers: Answers) -> str:
-    """The share of zeros from which native beats dense."""
+    """The share of zeros from which native beats the dense rivals."""
     found: dict[tuple[str, ...], list[str]] = {}
     for answer in answers.get("break-even", []):
         for each in answer["break_even"]:
-            zeros = "never" if each["sparsity"] is None else f"{each['sparsity']:.0%}"
-            found.setdefault((what(each), how(each)), []).append(f"{zeros} ({each['engine'].partition(':')[2]})")
+            zeros = f"{each['sparsity']:.0%}" if "sparsity" in each else "never"
+            case = (what(each), how(each), RIVALS[each["rival"]])
+            found.setdefault(case, []).append(f"{zeros} ({each['engine'].partition(':')[2]})")
     lines = [[*case, ", ".join(zeros)] for case, zeros in found.items()]
-    return table(("matrix or layer", "how", "zeros from which native is as fast as dense"), lines)
+    return table(("matrix or layer", "how", "rival", "zeros from which native is as fast"), lines)
 
 
 def losing(answers: Answers) -> str:

@@ -93,9 +93,12 @@ def test_losing_cases_are_those_in_which_any_run_loses(tables: Any) -> None:
 
 def test_break_even_points_of_both_runs_stand_together(tables: Any) -> None:
     case = {"op": "lstm", "shape": "4->8", "block": "1x1", "batch": 1, "steps": 9, "threads": 1, "weights": "cache"}
-    runs = [{"break_even": [{**case, "engine": "native:window", "sparsity": zeros}]} for zeros in (0.34, None)]
+    runs = [
+        {"break_even": [{**case, "engine": "native:window", "rival": "torch-dense-int8", "sparsity": zeros}]}
+        for zeros in (0.34, None)
+    ]
     assert cells(tables.break_even({"break-even": runs}), "LSTM") == [
-        ["LSTM 4->8", "sequence of 9, batch 1, 1 thread", "34% (window), never (window)"]
+        ["LSTM 4->8", "sequence of 9, batch 1, 1 thread", "against dynamic int8", "34% (window), never (window)"]
     ]
 
 
@@ -142,4 +145,6 @@ def test_a_measurement_is_the_command_and_its_answer(
     assert path.name == "tiny-2.json"
     assert told["command"] == "rnnprune bench --shapes 16x8 --threads 1 --rounds 1 --engines torch-csr --json"
     assert [row["engine"] for row in told["rows"]] == ["torch-dense-fp32", "torch-csr"]
-    assert len(json.dumps(told["rows"][0]["median_us"])) <= 7, "five digits"
+    assert len(json.dumps(told["rows"][0]["median_us"])) <= 6, "four digits"
+    assert "vs_int8" not in told["rows"][0], "nothing was measured for it"
+    assert told["break_even"] == []

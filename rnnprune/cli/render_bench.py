@@ -87,10 +87,9 @@ def _break_even(found: BreakEven) -> str:
     if found.case.block != "1x1":
         where += f", blocks {found.case.block}"
     if found.sparsity is None:
-        return f"break-even: {where}: {found.engine} is slower than dense even at {found.highest:.0%} zeros"
-    if found.sparsity == 0:
-        return f"break-even: {where}: {found.engine} is as fast as dense even without zeros"
-    return f"break-even: {where}: {found.engine} is as fast as dense from {found.sparsity:.0%} zeros"
+        return f"break-even: {where}: {found.engine} is slower than {found.rival} even at {found.highest:.0%} zeros"
+    zeros = f"from {found.sparsity:.0%} zeros" if found.sparsity else "even without zeros"
+    return f"break-even: {where}: {found.engine} is as fast as {found.rival} {zeros}"
 
 
 def _explain(result: Benchmark) -> None:

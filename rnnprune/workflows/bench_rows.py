@@ -131,17 +131,18 @@ class SameAgain:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The share of zeros from which an engine beats dense. None: not even at `highest`."""
+    """The share of zeros from which an engine beats a dense rival. None: not even at `highest`."""
 
     case: Case
     engine: str
+    rival: str
     sparsity: float | None
     highest: float
 
     def to_json(self) -> dict[str, Any]:
         """One object of `break_even`."""
         case = {key: value for key, value in asdict(self.case).items() if key != "sparsity"}
-        return {**case, "engine": self.engine, "sparsity": self.sparsity}
+        return {**case, "engine": self.engine, "rival": self.rival, "sparsity": self.sparsity}
 
 
 @dataclass(frozen=True)

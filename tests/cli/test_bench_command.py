@@ -88,12 +88,12 @@ def test_tables_say_what_they_hold_and_bars_are_plain_text(rnnprune: Call) -> No
     assert "left out: onnxruntime-fp32, matvec: onnx" in told.out or "onnxruntime-fp32 #" in told.out
 
 
-def test_break_even_is_told_for_the_sparse_engine(rnnprune: Call) -> None:
+def test_break_even_is_told_for_the_sparse_engine_against_both_dense_ones(rnnprune: Call) -> None:
     answer = rnnprune("bench", "--shapes", "24x16", *QUICK, "--engines", "scipy-csr", "--break-even", "--json").json
-    (found,) = answer["break_even"]
-    assert found["engine"] == "scipy-csr"
-    assert found["shape"] == "24x16"
-    assert found["sparsity"] is None or 0 <= found["sparsity"] < 1
+    found = answer["break_even"]
+    assert {each["rival"] for each in found} == {"torch-dense-fp32", "torch-dense-int8"}
+    assert {(each["engine"], each["shape"]) for each in found} == {("scipy-csr", "24x16")}
+    assert all(each["sparsity"] is None or 0 <= each["sparsity"] < 1 for each in found)
     told = rnnprune("bench", "--shapes", "24x16", *QUICK, "--engines", "scipy-csr", "--break-even")
     assert "break-even: matvec 24x16, batch 1, 1 thread, weights from cache: scipy-csr is " in told.out
 
