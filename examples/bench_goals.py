@@ -42,7 +42,8 @@ MEASUREMENTS = {
     "blocks-int8-memory": "--shapes 1760x1760 --block 16x1 --threads 1 --memory "
     "--engines torch-dense-int8,native:16x1,native:16x1:int8",
     "paper": "--shapes paper --threads 1 --batch 1,16 --rounds 10 --engines torch-dense-int8,torch-csr,native:auto",
-    "break-even": "--shapes 1760x1760,lstm:256x256,lstm:512x1024 --break-even --threads 1 --rounds 5 --engines native:auto",
+    "break-even": "--shapes 1760x1760,lstm:256x256,lstm:512x1024 --break-even --threads 1 --rounds 5 "
+    "--engines native:auto",
     "small": "--shapes 74x256,64x64,gru:32x32 --threads 1",
 }
 
