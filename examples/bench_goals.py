@@ -5,8 +5,9 @@
     python examples/bench_goals.py render                      the tables of the page from what lies there
 
 Every measurement is one call of `rnnprune bench --json`; its answer is kept as NAME-RUN.json, figures cut to four
-digits, without what is empty. What is there already is not measured again, so an interrupted run goes on where it stopped. Two runs make a
-table. Give the machine nothing else to do meanwhile; `onnx` and `onnxruntime` are timed where they are installed.
+digits, without what is empty. What is there already is not measured again, so an interrupted run goes on where it
+stopped. Two runs make a table. Give the machine nothing else to do meanwhile; `onnx` and `onnxruntime` are timed where
+they are installed.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ MEASUREMENTS = {
     "blocks-8x4": "--shapes 1760x1760 --block 8x4 --threads 1",
     "lstm-1024": "--shapes lstm:512x1024 --threads 1,2 --rounds 10",
     "lstm-1024-batch-8": "--shapes lstm:512x1024 --batch 8 --threads 1,2 --rounds 10",
-    "gru-1760": "--shapes gru:1760x1760 --threads 1,2 --rounds 10",
+    "gru-1760": "--shapes gru:1760x1760 --threads 1 --rounds 10",
+    "gru-1760-2-threads": "--shapes gru:1760x1760 --threads 2 --rounds 10",
     "lstm-256": "--shapes lstm:256x256 --threads 1,2",
     "lstm-1024-blocks": "--shapes lstm:512x1024 --block 16x1 --threads 1,2 --rounds 10",
-    "gru-1760-blocks": "--shapes gru:1760x1760 --block 16x1 --threads 1,2 --rounds 10",
+    "gru-1760-blocks": "--shapes gru:1760x1760 --block 16x1 --threads 1 --rounds 10",
+    "gru-1760-blocks-2-threads": "--shapes gru:1760x1760 --block 16x1 --threads 2 --rounds 10",
     "blocks-int8-memory": "--shapes 1760x1760 --block 16x1 --threads 1 --memory "
     "--engines torch-dense-int8,native:16x1,native:16x1:int8",
     "paper": "--shapes paper --threads 1 --batch 1,16 --rounds 10 --engines torch-dense-int8,torch-csr,native:auto",

@@ -80,7 +80,7 @@ def test_int8_values_are_held_to_their_own_goal_and_bytes(tables: Any) -> None:
 
 def test_a_rival_that_did_not_run_leaves_its_goal_open_and_a_missing_file_its_row(tables: Any) -> None:
     runs = [answer(op="gru", shape="1760->1760", steps=100, threads=2)]
-    one, two = cells(tables.goals({"gru-1760": runs}), "GRU 1760, batch 1")
+    one, two = cells(tables.goals({"gru-1760-2-threads": runs}), "GRU 1760, batch 1")
     assert one[2:] == ["not measured", *[""] * 9]
     assert two[7] == "not measured / 5.5"
 
