@@ -108,7 +108,7 @@ def _goal_cells(goal: Goal, runs: list[Any]) -> list[str]:
         times(found),
         *(reached(found, rival, aim) for rival, aim in aims.items()),
         bounds(found),
-        bold(f"{error:.0e}", goal.dtype == "fp32" and error > LARGEST_ERROR),
+        bold(f"{error:.1e}", goal.dtype == "fp32" and error > LARGEST_ERROR),
         bold(f"{share:.1%} / {goal.share:.1%}", share > goal.share) if goal.share else f"{share:.1%}",
         ", ".join(f"{each.check['ratio']:.2f} ({each.check['spread']:.0%})" for each in found),
     ]

@@ -65,7 +65,7 @@ def test_a_row_shows_both_runs_the_goal_and_in_bold_what_one_of_them_missed(tabl
     (row,) = cells(tables.goals({"matrix-1760": runs}), "1760x1760, batch 1, in cache")
     assert row == [
         *("1760x1760, batch 1, in cache", "1", "window", "20.0, 25.0", "5.00, 4.00~ / 4.2 (at least 3.5)"),
-        *("2.50, 2.00 / 1.9 (at least 1.75)", "**2.00, 1.60 / 1.9**", "", "50%, 50%: loads", "**1e-06**", "16.0%"),
+        *("2.50, 2.00 / 1.9 (at least 1.75)", "**2.00, 1.60 / 1.9**", "", "50%, 50%: loads", "**1.2e-06**", "16.0%"),
         "1.02 (3%), 1.02 (3%)",
     ]
 
@@ -73,7 +73,7 @@ def test_a_row_shows_both_runs_the_goal_and_in_bold_what_one_of_them_missed(tabl
 def test_int8_values_are_held_to_their_own_goal_and_bytes(tables: Any) -> None:
     runs = [answer(weights="memory", block="16x1")]
     (row,) = cells(tables.goals({"blocks-int8-memory": runs}), "1760x1760, int8 blocks")
-    assert (row[2], row[6], row[9], row[10]) == ("16x1:int8", "8.00 / 6", "6e-03", "3.0% / 3.2%")
+    assert (row[2], row[6], row[9], row[10]) == ("16x1:int8", "8.00 / 6", "6.0e-03", "3.0% / 3.2%")
     (row,) = cells(tables.int8_errors({"blocks-16x1": runs}), "1760x1760, 90% zeros in blocks 16x1")
     assert row[1:] == ["16x1:int8", "6.0e-03", "2.0e-02", "8.00", "20.0"]
 
