@@ -48,7 +48,7 @@ def bench(
     config: o.Config = None,
 ) -> None:
     """Time dense against sparse, the rivals interleaved: a model's layers and matrices, or given shapes."""
-    from rnnprune.cli import render, render_bench
+    from rnnprune.cli import render_bench
     from rnnprune.workflows import bench as workflow
 
     if plot and json:
@@ -68,8 +68,6 @@ def bench(
         device=device,
     )
     result = workflow.bench(request, lambda line: print(line, file=sys.stderr, flush=True))
-    if result.path is not None:
-        render.tell_subject(source, result.path)
     render_bench.show(result, json, plot)
     if min_speedup is not None:
         sys.stdout.flush()

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.table import Table
 
 from rnnprune.cli import render
-from rnnprune.workflows.bench_rows import Benchmark, BreakEven, Case, Row, SameAgain, by_case, describe
+from rnnprune.workflows.bench_rows import (
+    NOISY,
+    Benchmark,
+    BreakEven,
+    Row,
+    SameAgain,
+    Verdict,
+    by_case,
+    describe,
+    how,
+    what,
+)
+from rnnprune.workflows.bench_summary import summary
 
 BAR = 40
-NOISY = 0.25  # spread of the dense engine from which a reader is warned
+AGAIN = "measure again on a quiet machine"
+VERDICTS: Mapping[Verdict, str] = {
+    "equal": "no difference",
+    "different": "more than its spread: trust no ratio as near to 1",
+    "noisy": f"too noisy to trust: {AGAIN}",
+}
 COLUMNS = ("engine", "median us", "quartiles", "x dense", "x csr", "x int8", "max error", "weights", "of bound")
 
 
@@ -20,9 +39,12 @@ def show(result: Benchmark, json: bool, plot: bool) -> None:
     console = render.console()
     checks = {check.case: check for check in result.same_again}
     for case, rows in by_case(result.rows).items():
-        console.print(_table(case, rows))
+        print(describe(case))
+        console.print(_table(rows))
         if case in checks:
             print(f"  {_same_again(checks[case])}")
+        if noisy := [f"{row.engine} ({row.timing.spread:.0%})" for row in rows if row.is_noisy]:
+            print(f"  noisy, quartiles more than {NOISY:.0%} of the median apart: {', '.join(noisy)}; {AGAIN}")
         if plot:
             print(bars(rows))
         print()
@@ -43,8 +65,8 @@ def bars(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _table(case: Case, rows: list[Row]) -> Table:
-    table = Table(title=describe(case), title_justify="left")
+def _table(rows: list[Row]) -> Table:
+    table = Table()
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
@@ -57,21 +79,17 @@ def _table(case: Case, rows: list[Row]) -> Table:
 
 
 def _same_again(check: SameAgain) -> str:
-    verdict = "no difference" if check.is_equal else "a difference"
-    noise = "; too noisy to trust, measure again on a quiet machine" if check.spread > NOISY else ""
-    return f"dense against dense: {check.ratio:.2f}, {verdict}; spread {check.spread:.0%}{noise}"
+    return f"dense against dense: {check.ratio:.2f}, {VERDICTS[check.verdict]}; spread {check.spread:.0%}"
 
 
 def _break_even(found: BreakEven) -> str:
-    _, *rest = describe(found.case).split(", ", 2)
-    where = f"{found.case.op} {found.case.shape}, {rest[-1]}"
+    where = f"{what(found.case)}, {how(found.case)}"
     if found.case.block != "1x1":
         where += f", blocks {found.case.block}"
     if found.sparsity is None:
-        return f"break-even: {where}: {found.engine} is slower than dense even at {found.highest:.0%} zeros"
-    if found.sparsity == 0:
-        return f"break-even: {where}: {found.engine} is as fast as dense even without zeros"
-    return f"break-even: {where}: {found.engine} is as fast as dense from {found.sparsity:.0%} zeros"
+        return f"break-even: {where}: {found.engine} is slower than {found.rival} even at {found.highest:.0%} zeros"
+    zeros = f"from {found.sparsity:.0%} zeros" if found.sparsity else "even without zeros"
+    return f"break-even: {where}: {found.engine} is as fast as {found.rival} {zeros}"
 
 
 def _explain(result: Benchmark) -> None:
@@ -79,8 +97,9 @@ def _explain(result: Benchmark) -> None:
     for probe in machine.get("probe", []):
         rates = ", ".join(f"{name} {rate:.0f}" for name, rate in probe["gbytes_per_core"].items())
         loads = f"{probe['gloads_per_core']:.1f} vector loads per ns"
-        print(f"probe, {probe['threads']} thread(s), each: {loads}; GB/s from {rates}")
+        print(f"probe of one core, {probe['threads']} at work: {loads}; GB/s from {rates}")
     if any(row.is_suspect for row in result.rows):
         print("! farther from float64 than float32 rounding explains")
     where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     print(f"{where}, torch {machine['torch']}; x dense, x csr, x int8: above 1 is faster than that rival")
+    print(summary(result))

@@ -55,7 +55,7 @@ def bench(request: BenchRequest, tell: Callable[[str], None] = ignore) -> Benchm
     Raises UsageError for flags that contradict each other and where nothing can be timed.
     """
     _check(request)
-    path, pieces = _pieces(request)
+    path, pieces = _pieces(request, tell)
     threads_before = torch.get_num_threads()
     try:
         with torch.inference_mode(), warnings.catch_warnings():
@@ -75,7 +75,7 @@ def _bench_cpu(
     rows: list[Row] = []
     same_again: list[SameAgain] = []
     break_even: list[BreakEven] = []
-    left_out: dict[str, None] = {}
+    left_out: dict[tuple[str, str], dict[str, None]] = {}
     threads: dict[int, None] = {}
     for work in works:
         set_threads(work.threads)
@@ -83,16 +83,18 @@ def _bench_cpu(
         measured = measure(work, request.engines, request.rounds, request.memory)
         rows += measured.rows
         same_again += measured.same_again
-        left_out |= {f"{engine}, {work.piece.op}: {why}": None for engine, why in measured.left_out.items()}
+        for reason in measured.left_out.items():
+            left_out.setdefault(reason, {})[work.piece.op] = None
         if measured.rows:
             tell(f"timed {describe(measured.rows[0].case)}")
             if request.break_even:
                 rounds = min(request.rounds, MOST_BREAK_EVEN_ROUNDS)
                 break_even += find_break_even(work, request.engines, rounds, request.memory)
+    remarks = tuple(f"{engine}, {', '.join(ops)}: {why}" for (engine, why), ops in left_out.items())
     if not rows:
-        raise UsageError(f"nothing could be timed: {'; '.join(left_out)}")
+        raise UsageError(f"nothing could be timed: {'; '.join(remarks)}")
     machine = {**describe_machine(), "probe": [probe_machine(count).to_json() for count in threads]}
-    return Benchmark(path, tuple(rows), machine, tuple(left_out), tuple(same_again), tuple(break_even))
+    return Benchmark(path, tuple(rows), machine, remarks, tuple(same_again), tuple(break_even))
 
 
 def _works(request: BenchRequest, pieces: Iterator[Piece]) -> Iterator[Work]:
@@ -104,16 +106,18 @@ def _works(request: BenchRequest, pieces: Iterator[Piece]) -> Iterator[Work]:
             yield make_work(piece, batch, steps, threads)
 
 
-def _pieces(request: BenchRequest) -> tuple[Path | None, Iterator[Piece]]:
+def _pieces(request: BenchRequest, tell: Callable[[str], None]) -> tuple[Path | None, Iterator[Piece]]:
     if request.shapes is not None:
         return None, _random_pieces(request, request.shapes)
     subject = open_subject(request.path)
-    first = next(pieces_of(subject), None)
-    if first is None:
+    if request.path is None:
+        tell(f"newest run: {subject.path}")
+    pieces = pieces_of(subject)
+    if (first := next(pieces, None)) is None:
         raise UsageError(
             f"{subject.path}: no recurrent layer and no linear matrix was recognised; `rnnprune report` says why"
         )
-    return subject.path, pieces_of(subject)
+    return subject.path, itertools.chain((first,), pieces)
 
 
 def _random_pieces(request: BenchRequest, text: str) -> Iterator[Piece]:

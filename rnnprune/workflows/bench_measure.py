@@ -71,6 +71,8 @@ def case_of(work: Work, memory: bool) -> Case:
         steps=work.steps,
         threads=work.threads,
         weights="memory" if memory else "cache",
+        name=piece.name,
+        alike=piece.alike,
     )
 
 
@@ -122,9 +124,13 @@ def ready_to_time(prepare: Prepare, memory: bool) -> Prepared:
     first.call()
     if not memory:
         return first
-    copies = max(2, math.ceil(TIMES_THE_CACHE * cache_sizes()[-1] / max(1, first.nbytes)))
+    to_walk_through = TIMES_THE_CACHE * cache_sizes()[-1]
+    copies = max(2, math.ceil(to_walk_through / max(1, first.nbytes)))
     if copies > MOST_COPIES:
-        raise UsageError(f"--memory: {first.nbytes:,} bytes of weights are too few, {copies:,} copies would be needed")
+        least = math.ceil(to_walk_through / MOST_COPIES)
+        raise UsageError(
+            f"--memory: less than {least:,} bytes of weights; more than {MOST_COPIES:,} copies are too many"
+        )
     return rotate(prepare, first, copies)
 
 

@@ -10,8 +10,9 @@ The grammar of `--shapes`, items separated by commas:
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,13 +36,18 @@ _SHAPE = re.compile(r"^(?:(rnn|gru|lstm):)?([1-9]\d{0,8})x([1-9]\d{0,8})$")
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A matrix, [rows, cols], named `weight`, or one layer's tensors under torch's names with `_l0`; float32."""
+    """A matrix, [rows, cols], named `weight`, or one layer's tensors under torch's names with `_l0`; float32.
+
+    `name`: of the matrix or layer in its model, "" for random weights; `alike`: of those that it stands for.
+    """
 
     shape: str
     sparsity: float
     block: tuple[int, int]
     tensors: Mapping[str, Tensor]
     stack: RecurrentStack | None = None
+    name: str = ""
+    alike: tuple[str, ...] = ()
 
     @property
     def op(self) -> str:
@@ -119,33 +125,59 @@ def shape_of(piece: Piece) -> Shape:
 
 
 def pieces_of(subject: Subject) -> Iterator[Piece]:
-    """Every distinct recurrent layer (forward direction) with its recurrent matrix, then every distinct linear matrix.
+    """Every distinct matrix and recurrent layer of a model, a layer after its matrices, linear matrices last.
 
-    Those of one kind and the same sizes are timed once: the first of them stands for all.
+    One direction of a layer is one piece. Those of one kind, the same sizes, the same blocks and the same share of
+    zeros, to a percent, are timed once: the first of them stands for all.
     """
+    alike: dict[Hashable, list[str]] = {}
+    for piece in _all_pieces(subject):
+        alike.setdefault(_likeness(piece), []).append(piece.name)
+    for piece in _all_pieces(subject):
+        first, *others = alike[_likeness(piece)]
+        if piece.name == first:
+            yield replace(piece, alike=tuple(others))
+
+
+def _all_pieces(subject: Subject) -> Iterator[Piece]:
     state_dict = subject.checkpoint.state_dict()
-    seen = set()
     for stack in subject.stacks:
-        for layer in range(stack.num_layers):
-            one, tensors = _layer(stack, layer, state_dict)
-            key = (one.kind, one.input_size, one.hidden_size, one.proj_size)
-            if key not in seen:
-                seen.add(key)
-                yield matrix_piece(tensors["weight_hh_l0"])
-                both = tuple(detect_block(tensors[f"weight_{which}_l0"]) for which in ("ih", "hh"))
-                block = both[0] if both[0] == both[1] else UNSTRUCTURED
-                yield Piece(f"{one.input_size}->{one.hidden_size}", _sparsity(tensors), block, tensors, one)
-    sizes = set()
+        dot = f"{stack.prefix}." if stack.prefix else ""
+        directions = ("", "_reverse") if stack.bidirectional else ("",)
+        for layer, direction in itertools.product(range(stack.num_layers), directions):
+            end = "" if stack.is_cell else f"_l{layer}{direction}"
+            one, tensors = _layer(stack, dot, end, state_dict)
+            for weight in ("weight_ih", "weight_hh", "weight_hr"):
+                if f"{weight}_l0" in tensors:
+                    yield matrix_piece(tensors[f"{weight}_l0"], f"{dot}{weight}{end}")
+            blocks = {detect_block(tensor) for tensor in tensors.values() if tensor.ndim == 2}
+            block = blocks.pop() if len(blocks) == 1 else UNSTRUCTURED
+            name = _layer_name(stack, layer, direction)
+            yield Piece(f"{one.input_size}->{one.hidden_size}", _sparsity(tensors), block, tensors, one, name)
     for name, role in roles_from_shapes(subject.shapes).items():
-        if role == "linear" and state_dict[name].shape not in sizes:
-            sizes.add(state_dict[name].shape)
-            yield matrix_piece(state_dict[name].float())
+        if role == "linear":
+            yield matrix_piece(state_dict[name].float(), name)
 
 
-def matrix_piece(weight: Float[Tensor, "rows cols"]) -> Piece:
+def _likeness(piece: Piece) -> Hashable:
+    """Equal for pieces that take the same time, as far as a pattern of zeros can tell."""
+    sizes = tuple(sorted((name, tuple(tensor.shape)) for name, tensor in piece.tensors.items()))
+    return piece.op, sizes, piece.block, round(piece.sparsity, 2)
+
+
+def _layer_name(stack: RecurrentStack, layer: int, direction: str) -> str:
+    """`encoder layer 1, backward direction`; no more than is needed to tell it from its siblings."""
+    parts = [stack.prefix] if stack.prefix else []
+    if not parts or stack.num_layers > 1:
+        parts.append("cell" if stack.is_cell else f"layer {layer}")
+    which = f", {'backward' if direction else 'forward'} direction" if stack.bidirectional else ""
+    return " ".join(parts) + which
+
+
+def matrix_piece(weight: Float[Tensor, "rows cols"], name: str = "") -> Piece:
     """A matrix as it is."""
-    tensors = {"weight": weight}
-    return Piece(f"{weight.shape[0]}x{weight.shape[1]}", _sparsity(tensors), detect_block(weight), tensors)
+    tensors, shape = {"weight": weight}, f"{weight.shape[0]}x{weight.shape[1]}"
+    return Piece(shape, _sparsity(tensors), detect_block(weight), tensors, name=name)
 
 
 def detect_block(weight: Float[Tensor, "rows cols"]) -> tuple[int, int]:
@@ -164,10 +196,9 @@ def detect_block(weight: Float[Tensor, "rows cols"]) -> tuple[int, int]:
 
 
 def _layer(
-    stack: RecurrentStack, layer: int, state_dict: Mapping[str, Tensor]
+    stack: RecurrentStack, dot: str, end: str, state_dict: Mapping[str, Tensor]
 ) -> tuple[RecurrentStack, dict[str, Tensor]]:
-    """One layer of a stack as a stack of its own, forward, and its tensors under torch's bare names, float32."""
-    dot, end = f"{stack.prefix}." if stack.prefix else "", "" if stack.is_cell else f"_l{layer}"
+    """One direction of one layer as a forward stack of its own, and its tensors as torch's bare `_l0`, float32."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
     tensors = {
         f"{name}_l0": state_dict[f"{dot}{name}{end}"].float() for name in names if f"{dot}{name}{end}" in state_dict

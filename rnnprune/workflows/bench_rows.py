@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rnnprune.errors import GoalMissed
+from rnnprune.errors import GoalMissed, printable
 from rnnprune.workflows.bench_bound import Bound
 from rnnprune.workflows.timing import Timing
 
 LARGEST_FP32_ERROR = 1e-5  # of the largest output; a row above it is marked
+NOISY = 0.25  # distance between the quartiles over the median, from which a timing is not to be trusted
 SPARSE = ("torch-csr", "scipy-csr", "native", "triton")
+
+Verdict = Literal["equal", "different", "noisy"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """The work that the rows of one group share. `weights`: from `cache`, or from `memory` in every call."""
+    """The work that the rows of one group share. `weights`: from `cache`, or from `memory` in every call.
+
+    `name`: of the matrix or layer in its model, "" for random weights; `alike`: of those that it stands for.
+    """
 
     op: str
     shape: str
@@ -28,6 +34,8 @@ class Case:
     threads: int
     device: str = "cpu"
     weights: str = "cache"
+    name: str = ""
+    alike: tuple[str, ...] = ()
 
     @property
     def mode(self) -> str:
@@ -61,6 +69,11 @@ class Row:
         return exact and not self.max_error <= LARGEST_FP32_ERROR
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether its rounds lie too far apart for its ratios to mean much."""
+        return self.timing.spread > NOISY
+
+    @property
     def is_sparse(self) -> bool:
         """Whether the engine uses the zeros."""
         return self.engine.startswith(SPARSE)
@@ -76,6 +89,7 @@ class Row:
             "max_error": self.max_error,
             "mode": self.case.mode,
             "suspect": self.is_suspect,
+            "noisy": self.is_noisy,
             "vs_csr": self.vs_csr,
             "vs_int8": self.vs_int8,
             "bytes": self.nbytes,
@@ -98,33 +112,37 @@ class SameAgain:
         return self.first.median_us / self.second.median_us
 
     @property
-    def is_equal(self) -> bool:
-        """Whether the medians lie no farther apart than the quartiles of either."""
-        return abs(self.first.median_us - self.second.median_us) <= max(self.first.iqr_us, self.second.iqr_us)
-
-    @property
     def spread(self) -> float:
         """The wider distance between quartiles, relative to the median: smaller differences mean nothing."""
-        return max(timing.iqr_us / timing.median_us for timing in (self.first, self.second))
+        return max(self.first.spread, self.second.spread)
+
+    @property
+    def verdict(self) -> Verdict:
+        """`noisy` when the spread is too wide to judge by; else whether the medians lie within the spread."""
+        if self.spread > NOISY:
+            return "noisy"
+        apart = abs(self.first.median_us - self.second.median_us)
+        return "equal" if apart <= max(self.first.iqr_us, self.second.iqr_us) else "different"
 
     def to_json(self) -> dict[str, Any]:
         """One object of `same_again`."""
-        return {**asdict(self.case), "ratio": self.ratio, "spread": self.spread, "equal": self.is_equal}
+        return {**asdict(self.case), "ratio": self.ratio, "spread": self.spread, "verdict": self.verdict}
 
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The share of zeros from which an engine beats dense. None: not even at `highest`."""
+    """The share of zeros from which an engine beats a dense rival. None: not even at `highest`."""
 
     case: Case
     engine: str
+    rival: str
     sparsity: float | None
     highest: float
 
     def to_json(self) -> dict[str, Any]:
         """One object of `break_even`."""
         case = {key: value for key, value in asdict(self.case).items() if key != "sparsity"}
-        return {**case, "engine": self.engine, "sparsity": self.sparsity}
+        return {**case, "engine": self.engine, "rival": self.rival, "sparsity": self.sparsity}
 
 
 @dataclass(frozen=True)
@@ -171,13 +189,22 @@ class Benchmark:
 
 
 def describe(case: Case) -> str:
-    """`lstm 512->1024, 90.0% zeros, sequence of 100, batch 1, 2 threads`."""
-    parts = [f"{case.op} {case.shape}", f"{case.sparsity:.1%} zeros"]
-    if case.block != "1x1":
-        parts[-1] += f" in blocks {case.block}"
+    """`lstm 512->1024 (rnn layer 1 and 2 alike), 90.0% zeros, sequence of 100, batch 1, 2 threads`."""
+    zeros = f"{case.sparsity:.1%} zeros" + ("" if case.block == "1x1" else f" in blocks {case.block}")
+    return ", ".join([what(case), zeros, how(case)])
+
+
+def what(case: Case) -> str:
+    """`matvec 512x128 (encoder.weight_hh_l0 and 3 alike)`."""
+    alike = f" and {len(case.alike)} alike" if case.alike else ""
+    return f"{case.op} {case.shape}" + (f" ({printable(case.name)}{alike})" if case.name else "")
+
+
+def how(case: Case) -> str:
+    """`sequence of 100, batch 1, 2 threads, weights from cache`."""
+    parts = [f"batch {case.batch}"]
     if case.mode != "product":
-        parts.append("one step" if case.mode == "step" else f"sequence of {case.steps}")
-    parts.append(f"batch {case.batch}")
+        parts.insert(0, "one step" if case.mode == "step" else f"sequence of {case.steps}")
     if case.device == "cpu":
         parts.append("1 thread" if case.threads == 1 else f"{case.threads} threads")
         parts.append(f"weights from {case.weights}")

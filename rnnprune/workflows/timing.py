@@ -23,6 +23,11 @@ class Timing:
     p90_us: float
     iqr_us: float
 
+    @property
+    def spread(self) -> float:
+        """The distance between the quartiles, relative to the median."""
+        return self.iqr_us / self.median_us
+
 
 def interleave(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """Time every call once a round, starting each round with another one, so that a busy spell hits all alike."""

@@ -46,25 +46,27 @@ def test_layers_alike_are_timed_once_and_every_batch_on_its_own(tmp_path: Path) 
         (*work, batch)
         for rows, hidden in ((24, 8), (27, 9))
         for work in (
+            ("matvec", f"{rows}x6", "product"),
             ("matvec", f"{rows}x{hidden}", "product"),
             ("gru", f"6->{hidden}", "sequence"),
             ("gru", f"6->{hidden}", "step"),
         )
         for batch in (1, 2)
     }
-    assert len(found) == 12 * 2
+    assert len(found) == 16 * 2
 
 
 def test_with_one_step_there_are_single_steps_only(tmp_path: Path) -> None:
     rows = bench_of(tmp_path, nn.GRU(6, 8), steps=1, engines=("torch-csr",)).rows
-    assert [row.case.mode for row in rows] == ["product", "product", "step", "step"]
+    assert [row.case.mode for row in rows] == ["product", "product", "product", "product", "step", "step"]
 
 
 def test_sparsity_of_a_row_is_that_of_its_matrices(tmp_path: Path) -> None:
     module = nn.GRU(4, 4).requires_grad_(False)
     module.weight_hh_l0[:, :3] = 0.0
     rows = bench_of(tmp_path, module, engines=("scipy-csr",)).rows
-    assert {row.case.op: row.case.sparsity for row in rows} == {"matvec": 0.75, "gru": 0.375}
+    zeros = {(row.case.op, row.case.name): row.case.sparsity for row in rows}
+    assert zeros == {("matvec", "weight_ih_l0"): 0.0, ("matvec", "weight_hh_l0"): 0.75, ("gru", "layer 0"): 0.375}
 
 
 def test_the_number_of_threads_is_put_back(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from rnnprune.errors import UsageError
-from rnnprune.workflows.bench_pieces import PAPER, Shape, detect_block, parse_shapes, pieces_of, random_piece, shape_of
+from rnnprune.workflows.bench_pieces import (
+    PAPER,
+    Piece,
+    Shape,
+    detect_block,
+    parse_shapes,
+    pieces_of,
+    random_piece,
+    shape_of,
+)
 from rnnprune.workflows.subject import open_subject
 
 
@@ -52,10 +61,10 @@ def test_a_dense_or_empty_matrix_has_no_blocks() -> None:
     assert detect_block(torch.zeros(32, 32)) == (1, 1)
 
 
-def test_every_distinct_layer_and_linear_matrix_of_a_model_is_a_piece(tmp_path: Path) -> None:
+def test_every_distinct_matrix_and_layer_of_a_model_is_a_piece_and_says_which(tmp_path: Path) -> None:
     model = nn.ModuleDict(
         {
-            "rnn": nn.LSTM(6, 10, num_layers=3, bidirectional=False),
+            "rnn": nn.LSTM(6, 10, num_layers=3),
             "twin": nn.LSTM(6, 10),
             "projected": nn.LSTM(6, 10, proj_size=4),
             "cell": nn.GRUCell(5, 7),
@@ -64,11 +73,35 @@ def test_every_distinct_layer_and_linear_matrix_of_a_model_is_a_piece(tmp_path: 
         }
     )
     torch.save(model.state_dict(), tmp_path / "model.pt")
-    found = [(piece.op, piece.shape) for piece in pieces_of(open_subject(tmp_path / "model.pt"))]
+    found = [(piece.op, piece.shape, piece.name, len(piece.alike)) for piece in pieces_of_file(tmp_path)]
     assert found == [
-        ("matvec", "40x10"), ("lstm", "6->10"),
-        ("matvec", "40x10"), ("lstm", "10->10"),
-        ("matvec", "40x4"), ("lstm", "6->10"),
-        ("matvec", "21x7"), ("gru", "5->7"),
-        ("matvec", "5x10"),
-    ]  # fmt: skip
+        ("matvec", "40x6", "rnn.weight_ih_l0", 2),
+        ("matvec", "40x10", "rnn.weight_hh_l0", 5),
+        ("lstm", "6->10", "rnn layer 0", 1),
+        ("lstm", "10->10", "rnn layer 1", 1),
+        ("matvec", "40x4", "projected.weight_hh_l0", 0),
+        ("matvec", "4x10", "projected.weight_hr_l0", 0),
+        ("lstm", "6->10", "projected", 0),
+        ("matvec", "21x5", "cell.weight_ih", 0),
+        ("matvec", "21x7", "cell.weight_hh", 0),
+        ("gru", "5->7", "cell", 0),
+        ("matvec", "5x10", "head.weight", 0),
+    ]
+
+
+def test_directions_are_told_apart_and_what_differs_in_zeros_is_timed_on_its_own(tmp_path: Path) -> None:
+    model = nn.GRU(5, 5, bidirectional=True).requires_grad_(False)
+    for name in ("weight_ih_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse"):
+        getattr(model, name)[:, :4] = 0.0
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    found = {(piece.name, piece.alike, round(piece.sparsity, 2)) for piece in pieces_of_file(tmp_path)}
+    assert found == {
+        ("weight_ih_l0", ("weight_ih_l0_reverse", "weight_hh_l0_reverse"), 0.8),
+        ("weight_hh_l0", (), 0.0),
+        ("layer 0, forward direction", (), 0.4),
+        ("layer 0, backward direction", (), 0.8),
+    }
+
+
+def pieces_of_file(folder: Path) -> list[Piece]:
+    return list(pieces_of(open_subject(folder / "model.pt")))

@@ -120,7 +120,7 @@ def test_from_memory_every_call_takes_the_next_copy(monkeypatch: pytest.MonkeyPa
     assert max_error(ready.output(), truth(work)) < 1e-6
     ready.call()
     monkeypatch.setattr("rnnprune.workflows.bench_measure.cache_sizes", lambda: (1, 1, 2**40))
-    with pytest.raises(UsageError, match="1,024 bytes of weights are too few"):
+    with pytest.raises(UsageError, match=r"less than 3,221,225,472 bytes of weights; more than 1,024 copies"):
         ready_to_time(prepare, memory=True)  # type: ignore[arg-type]
 
 

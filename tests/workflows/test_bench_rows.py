@@ -10,6 +10,7 @@ import pytest
 
 from rnnprune.errors import GoalMissed
 from rnnprune.workflows.bench_rows import Benchmark, Case, Row, SameAgain, by_case, describe
+from rnnprune.workflows.bench_summary import summary
 from rnnprune.workflows.break_even import HIGHEST, bisect
 from rnnprune.workflows.timing import Timing, fastest, interleave, summarise
 
@@ -63,13 +64,58 @@ def test_rows_of_one_case_stand_together() -> None:
     assert describe(step) == "lstm 4->8, 90.0% zeros in blocks 16x1, one step, batch 2"
 
 
-def test_a_difference_within_the_quartiles_is_none() -> None:
-    first = Timing(100.0, 90.0, 120.0, 10.0)
-    assert SameAgain(MATRIX, first, Timing(109.0, 90.0, 120.0, 5.0)).is_equal
-    apart = SameAgain(MATRIX, first, Timing(80.0, 70.0, 90.0, 5.0))
-    assert not apart.is_equal
-    assert apart.ratio == 1.25
-    assert apart.spread == 0.1
+@pytest.mark.parametrize(
+    ("second", "verdict"),
+    [
+        (Timing(109.0, 90.0, 120.0, 5.0), "equal"),
+        (Timing(80.0, 70.0, 90.0, 5.0), "different"),
+        (Timing(80.0, 70.0, 90.0, 21.0), "noisy"),
+        (Timing(240.0, 90.0, 400.0, 200.0), "noisy"),
+    ],
+)
+def test_dense_against_dense_is_judged_by_its_spread_and_not_at_all_when_that_is_wide(
+    second: Timing, verdict: str
+) -> None:
+    check = SameAgain(MATRIX, Timing(100.0, 90.0, 120.0, 10.0), second)
+    assert check.verdict == verdict
+    assert check.ratio == 100.0 / second.median_us
+    assert check.spread == max(0.1, second.iqr_us / second.median_us)
+    assert check.to_json()["verdict"] == verdict
+
+
+def test_a_noisy_row_of_any_engine_says_so() -> None:
+    quiet, noisy = (replace(row("native:sell8", 4.0), timing=Timing(4.0, 3.0, 5.0, iqr)) for iqr in (1.0, 1.1))
+    assert (quiet.to_json()["noisy"], noisy.to_json()["noisy"]) == (False, True)
+
+
+def test_a_case_of_a_model_names_its_tensor_and_how_many_it_stands_for() -> None:
+    named = replace(MATRIX, name="head\n.weight", alike=("a", "b"))
+    assert describe(named).startswith(r"matvec 8x8 (head\n.weight and 2 alike), 90.0% zeros, batch 1")
+
+
+def test_the_summary_speaks_for_the_largest_layer_and_names_every_losing_case() -> None:
+    step, small = replace(LAYER, steps=1), replace(LAYER, shape="2->4")
+    result = benchmark(
+        replace(row("torch-dense-fp32", 1.0, case=small), nbytes=96),
+        replace(row("native:16x1", 2.0, case=small), vs_int8=0.5),
+        replace(row("torch-dense-fp32", 1.0, case=LAYER), nbytes=384),
+        replace(row("native:16x1", 4.21, case=LAYER), vs_int8=1.52, vs_csr=3.0),
+        row("native:16x1", 9.0, case=step), replace(row("native:sell8", 0.9), vs_int8=3.0),
+    )  # fmt: skip
+    assert summary(result) == (
+        "native:16x1: 4.2x torch dense fp32, 1.5x torch dynamic int8, 3x torch.sparse "
+        "(lstm 4->8, sequence of 100, batch 2, 2 threads); "
+        "slower than dense in 1 of 4 cases: matvec 8x8, batch 1, 1 thread 0.90x; "
+        "slower than dynamic int8 in 1 of 4 cases: lstm 2->4, sequence of 100, batch 2, 2 threads 0.50x"
+    )
+    assert summary(benchmark(row("torch-csr", 2.0))).endswith("; slower than dense in none of 1 cases")
+    assert summary(benchmark(row("torch-dense-fp32", 1.0))) == "no sparse engine ran with the right result"
+
+
+def test_the_summary_doubts_a_figure_whose_dense_rival_wavers() -> None:
+    wide = Timing(1.0, 1.0, 3.0, 0.9)
+    result = replace(benchmark(row("torch-csr", 2.0)), same_again=(SameAgain(MATRIX, wide, wide),))
+    assert "(matvec 8x8, batch 1, 1 thread), too noisy to trust; " in summary(result)
 
 
 @pytest.mark.parametrize("truth", [0.3, 0.77, 0.9])
