@@ -10,6 +10,8 @@ from torch import nn
 from rnnprune.errors import InputRefused
 from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.protocol import Task
+from rnnprune.tasks.seq2seq.spec import Seq2SeqModelSpec
+from rnnprune.tasks.seq2seq.task import Seq2SeqTask
 from rnnprune.tasks.source import DataOptions
 from rnnprune.tasks.spec import ModelSpec
 
@@ -33,7 +35,10 @@ class Builtin(NamedTuple):
     from_checkpoint: Callable[[Mapping[str, object], DataOptions], BuiltinTask]
 
 
-BUILTIN: Mapping[str, Builtin] = {"lm": Builtin(LmModelSpec, LmTask.from_checkpoint)}
+BUILTIN: Mapping[str, Builtin] = {
+    "lm": Builtin(LmModelSpec, LmTask.from_checkpoint),
+    "seq2seq": Builtin(Seq2SeqModelSpec, Seq2SeqTask.from_checkpoint),
+}
 
 
 def builtin_task(metadata: object, options: DataOptions | None = None) -> BuiltinTask:

@@ -7,3 +7,6 @@ from typing import Literal
 Goal = Literal["min", "max"]
 Split = Literal["validation", "test"]
 Level = Literal["char", "word"]
+TokenLevel = Literal["char", "word", "piece"]
+Attention = Literal["dot", "additive"]
+PairMetric = Literal["CER", "WER", "BLEU"]
