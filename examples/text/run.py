@@ -31,14 +31,14 @@ class Recipe(NamedTuple):
 PRUNING = "--target 0.9 --scope model --frequency 20 --control --threads 1"
 RECIPES = {
     "translation": Recipe(
-        "seq2seq --data {cache}/translation.tsv --level piece --vocab 1500 --hidden 256 --embedding 128 --dropout 0.2 "
-        "--steps 3000 --lr 0.002 --threads 1",
-        f"{PRUNING} --steps 1000 --lr 0.002 --end 0.4",
+        "seq2seq --data {cache}/translation.tsv --level piece --vocab 1000 --hidden 192 --embedding 128 --dropout 0.1 "
+        "--steps 2000 --lr 0.002 --threads 1",
+        f"{PRUNING} --steps 800 --lr 0.002 --end 0.4",
     ),
     "g2p": Recipe(
-        "seq2seq --data {cache}/g2p.tsv --level char --target-level word --metric WER --hidden 256 --embedding 64 "
-        "--steps 2400 --lr 0.002 --threads 1",
-        f"{PRUNING} --steps 1500 --lr 0.002 --end 0.4 --control-lr 0.0005",
+        "seq2seq --data {cache}/g2p.tsv --level char --target-level word --metric WER --hidden 192 --embedding 64 "
+        "--steps 2000 --lr 0.002 --threads 1",
+        f"{PRUNING} --steps 1000 --lr 0.002 --end 0.4",
     ),
     "lm": Recipe(
         "lm --data {cache}/fortunes.txt --cell lstm --hidden 256 --embedding 64 --steps 1500 --lr 0.002 --threads 1",

@@ -40,6 +40,8 @@ def train_lm(
     embedding: Annotated[int, typer.Option("--embedding", help="Units of the embedding.")] = 64,
     dropout: Annotated[float, typer.Option("--dropout", help="Around the recurrent layers.")] = 0.0,
     level: Annotated[Level, typer.Option("--level", help="Predict characters or words.")] = "char",
+    tied: Annotated[bool, typer.Option("--tied", help="The embedding is the output's matrix.")] = False,
+    carry: Annotated[bool, typer.Option("--carry", help="Windows go on from the state of those before.")] = False,
     vocab: Annotated[int, typer.Option("--vocab", help="Most frequent words to keep.")] = 10_000,
     batch_size: o.BatchSize = None,
     seq_len: o.SeqLen = None,
@@ -63,7 +65,7 @@ def train_lm(
 
     machine.set_threads(threads)
     workflow.require_free(out, overwrite=overwrite)
-    spec = LmModelSpec(level, cell, hidden, layers, embedding, dropout)
+    spec = LmModelSpec(level, cell, hidden, layers, embedding, dropout, tied, carry)
     sizes = {"batch_size": batch_size, "length": seq_len}
     task = LmTask.from_text(data, spec, vocab=vocab, **{name: size for name, size in sizes.items() if size is not None})
     recipe = Recipe(steps, epochs, optimizer, lr, seed=seed)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from rnnprune.tasks import text as corpus_text
 from rnnprune.tasks.options import Goal, Level, Split
 from rnnprune.tasks.source import DataOptions, entry, find_data, read_entry
 from rnnprune.tasks.spec import MAX_LAYERS, MAX_UNITS, ModelSpec, check_tokens, recurrent
-from rnnprune.tasks.text import IGNORED, SPECIAL, Corpus, WindowBatches
+from rnnprune.tasks.text import IGNORED, SPECIAL, Corpus, StreamBatch, StreamBatches, WindowBatches
 
 BATCH_SIZE, LENGTH = 32, 100
 State = Float[Tensor, "layers batch hidden"] | tuple[Float[Tensor, "layers batch hidden"], ...] | None
@@ -32,8 +32,9 @@ State = Float[Tensor, "layers batch hidden"] | tuple[Float[Tensor, "layers batch
 class LmModelSpec(ModelSpec):
     """The sizes of a language model.
 
-    hidden, embedding: units. dropout: 0 <= p < 1, before, between and after the recurrent layers.
-    vocabulary: empty until a text has given one. Impossible sizes raise UsageError.
+    hidden, embedding: units. dropout: 0 <= p < 1, before, between and after the recurrent layers. tied: the embedding
+    is the output's matrix (Press, Wolf, EACL 2017), which asks for embedding == hidden. carry: how it is trained, see
+    LmTask. vocabulary: empty until a text has given one. Impossible sizes raise UsageError.
     """
 
     level: Level = "char"
@@ -42,12 +43,19 @@ class LmModelSpec(ModelSpec):
     layers: int = 1
     embedding: int = 128
     dropout: float = 0.0
+    tied: bool = False
+    carry: bool = False
     vocabulary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.check_choices(vars(self))
         self.check_sizes(hidden=MAX_UNITS, layers=MAX_LAYERS, embedding=MAX_UNITS)
         self.check_dropout(self.dropout)
+        if self.tied and self.embedding != self.hidden:
+            raise UsageError(
+                f"tied: one matrix is embedding and output, so both have the same units; embedding {self.embedding}, "
+                f"hidden {self.hidden}"
+            )
         if self.vocabulary:
             _check_vocabulary(self.vocabulary, self.level)
         self.check_total()
@@ -71,6 +79,8 @@ class LmModel(nn.Module):
         self.embedding = nn.Embedding(len(spec.vocabulary), spec.embedding)
         self.rnn = recurrent(spec.cell, spec.embedding, spec.hidden, spec.layers, dropout=spec.dropout)
         self.output = nn.Linear(spec.hidden, len(spec.vocabulary))
+        if spec.tied:
+            self.embedding.weight = self.output.weight  # with a linear layer's initial values: an embedding's are large
         self.dropout = nn.Dropout(spec.dropout)
 
     def forward(
@@ -110,8 +120,20 @@ def _cross_entropy(
     return F.cross_entropy(scores, targets.flatten(), ignore_index=IGNORED, reduction=reduction)
 
 
+def _as_hidden(parts: tuple[Tensor, ...]) -> State:
+    """(h, c) for an LSTM, h alone for the others."""
+    return parts if len(parts) > 1 else parts[0]
+
+
 def _device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+class Carried(NamedTuple):
+    """The state after a batch of the stream, to begin the batch after it with; no gradient reaches back through it."""
+
+    place: int
+    state: tuple[Float[Tensor, "layers batch hidden"], ...]
 
 
 class LmTask:
@@ -119,6 +141,12 @@ class LmTask:
 
     batch_size: windows per training batch and process, and segments scored side by side. length: tokens per window.
     notes: what a person should know about how the data was found.
+
+    Windows are shuffled and read from a fresh state, or, with `spec.carry`, every row of a batch goes on in the text
+    where it stood in the batch before: backpropagation ends at the window, the state does not. The state is kept in
+    `carried`, with the place of its batch, and used for the batch that follows and no other: whatever else was scored
+    or trained in between, a stream that begins anew begins from a fresh state. Whoever goes on with a training run
+    inside an epoch puts `carried` back.
     """
 
     def __init__(
@@ -138,6 +166,7 @@ class LmTask:
         self.goal: Goal = "min"
         self.spec, self.corpus, self.notes = spec, corpus, notes
         self.batch_size, self.length = batch_size, length
+        self.carried: Carried | None = None
 
     @classmethod
     def from_text(
@@ -180,27 +209,41 @@ class LmTask:
         """The untrained model, drawn from torch's global generator."""
         return self.spec.build()
 
-    def train_batches(self, *, epoch: int, seed: int, rank: int = 0, world_size: int = 1) -> WindowBatches:
-        """One process's batches [batch, window] of one epoch; the ranks share the epoch's windows out among them.
+    def train_batches(
+        self, *, epoch: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> WindowBatches | StreamBatches:
+        """One process's batches of one epoch; the ranks share the epoch's windows, or streams, out among them.
 
         All batches of all ranks have the same size; the few windows left over (others in every epoch) are skipped.
         Raises UsageError for an impossible rank, or more processes than windows.
         """
         if not 0 <= rank < world_size:
             raise UsageError(f"rank {rank} of {world_size}: expected 0 <= rank < world_size")
-        starts = corpus_text.shuffled_windows(self.corpus.train, self.length, epoch, seed)
+        carry = self.spec.carry
+        starts = corpus_text.window_starts(self.corpus.train, self.length, epoch, seed, shuffled=not carry)
         batch = min(self.batch_size, len(starts) // world_size)
         if batch == 0:
             raise UsageError(f"{len(starts)} training windows cannot feed {world_size} processes; use a longer text")
         steps = len(starts) // (batch * world_size)
-        shards = starts[: steps * world_size * batch].view(steps, world_size, batch)
-        return WindowBatches(self.corpus.train, shards[:, rank], self.length + 1)
+        kept = starts[: steps * world_size * batch]
+        shards = kept.view(world_size, batch, steps).permute(2, 0, 1) if carry else kept.view(steps, world_size, batch)
+        batches = WindowBatches(self.corpus.train, shards[:, rank], self.length + 1)
+        return StreamBatches(batches) if carry else batches
 
-    def loss(self, model: nn.Module, batch: Int64[Tensor, "batch window"]) -> Float[Tensor, ""]:
-        """Mean cross entropy in nats of each window's tokens after its first, from a fresh state."""
-        batch = batch.to(_device_of(model), non_blocking=True)
-        logits, _ = model(batch[:, :-1])
-        return _cross_entropy(logits, batch[:, 1:], "mean")
+    def loss(self, model: nn.Module, batch: Int64[Tensor, "batch window"] | StreamBatch) -> Float[Tensor, ""]:
+        """Mean cross entropy in nats of each window's tokens after its first, from a fresh or the carried state."""
+        if not isinstance(batch, StreamBatch):
+            return self._loss_from(model, batch, None)[0]
+        before = self.carried if self.carried is not None and self.carried.place == batch.place - 1 else None
+        loss, state = self._loss_from(model, batch.windows, None if before is None else _as_hidden(before.state))
+        parts = state if isinstance(state, tuple) else (state,)
+        self.carried = Carried(batch.place, tuple(part.detach() for part in parts))
+        return loss
+
+    def _loss_from(self, model: nn.Module, windows: Tensor, state: State) -> tuple[Tensor, Any]:
+        windows = windows.to(_device_of(model), non_blocking=True)
+        logits, state = model(windows[:, :-1], state)
+        return _cross_entropy(logits, windows[:, 1:], "mean"), state
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         """Bits per character or perplexity of a split: every token after its first is scored once."""

@@ -7,11 +7,11 @@ space, and `<eos>` at every line end. CRLF and CR count as one line end; a byte 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,7 +115,7 @@ def build_vocabulary(train: Sequence[str], level: Level, limit: int) -> tuple[st
 def encode(tokens: Sequence[str], vocabulary: Sequence[str]) -> Int32[Tensor, " tokens"]:
     """Every token's place in the vocabulary; 0, `<unk>`, for tokens that have none."""
     place = {token: index for index, token in enumerate(vocabulary)}
-    indices = np.fromiter(map(place.get, tokens, repeat(0)), dtype=np.int32, count=len(tokens))
+    indices = np.fromiter(map(place.get, tokens, itertools.repeat(0)), dtype=np.int32, count=len(tokens))
     return torch.from_numpy(indices)
 
 
@@ -156,8 +156,30 @@ class WindowBatches:
         return (windows[starts].long() for starts in self.starts)
 
 
-def shuffled_windows(tokens: Int32[Tensor, " tokens"], length: int, epoch: int, seed: int) -> Int64[Tensor, " windows"]:
-    """Where one epoch's windows of length + 1 tokens start, in random order.
+class StreamBatch(NamedTuple):
+    """Windows that go on where those of the batch before ended; place 0 begins an epoch."""
+
+    place: int
+    windows: Int64[Tensor, "batch window"]
+
+
+@dataclass(frozen=True)
+class StreamBatches:
+    """Windows in the order of the text, each batch with its place. Sized; may be iterated any number of times."""
+
+    batches: WindowBatches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[StreamBatch]:
+        return itertools.starmap(StreamBatch, enumerate(self.batches))
+
+
+def window_starts(
+    tokens: Int32[Tensor, " tokens"], length: int, epoch: int, seed: int, *, shuffled: bool
+) -> Int64[Tensor, " windows"]:
+    """Where one epoch's windows of length + 1 tokens start, in random order or in that of the text.
 
     The windows tile the text from a random offset on, so that their borders differ from epoch to epoch; their number is
     the same in every epoch.
@@ -165,7 +187,7 @@ def shuffled_windows(tokens: Int32[Tensor, " tokens"], length: int, epoch: int, 
     count = max(1, len(tokens) // length - 1)
     random = np.random.default_rng((seed, epoch))
     offset = random.integers(min(length, len(tokens) - count * length))
-    return torch.from_numpy(offset + length * random.permutation(count))
+    return torch.from_numpy(offset + length * (random.permutation(count) if shuffled else np.arange(count)))
 
 
 class Segments(NamedTuple):

@@ -17,9 +17,9 @@ from rnnprune.tasks.text import (
     encode,
     read_text,
     segments_of,
-    shuffled_windows,
     split_by_position,
     tokenize,
+    window_starts,
 )
 
 
@@ -91,11 +91,11 @@ def test_tokens_without_a_place_become_unk():
 @given(st.integers(1, 40), st.integers(0, 400), st.integers(0, 5), st.integers(0, 5))
 def test_windows_tile_the_text_without_overlap_and_stay_inside(length, surplus, epoch, seed):
     tokens = torch.zeros(length + 1 + surplus, dtype=torch.int32)
-    starts = shuffled_windows(tokens, length, epoch, seed).sort().values
+    starts = window_starts(tokens, length, epoch, seed, shuffled=True).sort().values
     assert starts.diff().eq(length).all()
     assert starts[0] >= 0
     assert starts[-1] + length + 1 <= len(tokens)
-    assert len(starts) == len(shuffled_windows(tokens, length, epoch + 1, seed))
+    assert len(starts) == len(window_starts(tokens, length, epoch + 1, seed, shuffled=True))
 
 
 def test_window_batches_are_the_consecutive_tokens_and_can_be_iterated_twice():
