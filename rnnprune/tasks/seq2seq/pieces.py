@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 WORD = "\u2581"  # the mark that a word begins with
@@ -38,7 +39,10 @@ def learn_pieces(texts: Iterable[str], count: int) -> tuple[str, ...]:
 
 
 class _Pairs:
-    """How often every pair of neighbours occurs, kept up to date while pairs are joined."""
+    """How often every pair of neighbours occurs, kept up to date while pairs are joined.
+
+    A heap holds every count that a pair has ever had; those that no longer hold are dropped when they come up.
+    """
 
     def __init__(self, frequency: Mapping[str, int]) -> None:
         self.words = [list(word) for word in frequency]
@@ -47,25 +51,33 @@ class _Pairs:
         self.places: defaultdict[Pair, set[int]] = defaultdict(set)
         for index in range(len(self.words)):
             self._count(index, 1)
+        self.heap = [(-count, pair) for pair, count in self.counts.items()]
+        heapify(self.heap)
 
     def most_frequent(self) -> Pair | None:
         """None when no pair is left that occurs twice."""
-        most = max(self.counts.values(), default=0)
-        return min(pair for pair, count in self.counts.items() if count == most) if most > 1 else None
+        while self.heap and -self.heap[0][0] != self.counts[self.heap[0][1]]:
+            heappop(self.heap)
+        return self.heap[0][1] if self.heap and self.heap[0][0] < -1 else None
 
     def join(self, pair: Pair) -> None:
         """Make the pair one symbol in every word that holds it."""
+        changed: set[Pair] = set()
         for index in self.places.pop(pair):
-            self._count(index, -1)
+            changed.update(self._count(index, -1))
             self.words[index] = joined(self.words[index], pair)
-            self._count(index, 1)
-        del self.counts[pair]
+            changed.update(self._count(index, 1))
+        for other in changed:
+            heappush(self.heap, (-self.counts[other], other))
 
-    def _count(self, index: int, sign: int) -> None:
-        for pair in pairwise(self.words[index]):
+    def _count(self, index: int, sign: int) -> list[Pair]:
+        """Add a word's pairs, or take them away; the pairs."""
+        pairs = list(pairwise(self.words[index]))
+        for pair in pairs:
             self.counts[pair] += sign * self.weights[index]
             if sign > 0:
                 self.places[pair].add(index)
+        return pairs
 
 
 def joined(symbols: list[str], pair: Pair) -> list[str]:
