@@ -68,4 +68,4 @@ def options(
     """Make trained recurrent networks (vanilla RNN, GRU, LSTM; PyTorch) small and fast, and measure it."""
 
 
-from rnnprune.cli import benching, inspecting, tasks, training  # noqa: E402, F401 - the commands register themselves with `app`
+from rnnprune.cli import benching, inspecting, tasks, train_tag, training  # noqa: E402, F401 - the commands register themselves with `app`

@@ -12,6 +12,8 @@ from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
 from rnnprune.tasks.spec import ModelSpec
+from rnnprune.tasks.tag.model import ClassifyModelSpec, TagModelSpec
+from rnnprune.tasks.tag.task import ClassifyTask, TagTask
 
 
 class BuiltinTask(Task, Protocol):
@@ -33,7 +35,11 @@ class Builtin(NamedTuple):
     from_checkpoint: Callable[[Mapping[str, object], DataOptions], BuiltinTask]
 
 
-BUILTIN: Mapping[str, Builtin] = {"lm": Builtin(LmModelSpec, LmTask.from_checkpoint)}
+BUILTIN: Mapping[str, Builtin] = {
+    "lm": Builtin(LmModelSpec, LmTask.from_checkpoint),
+    "tag": Builtin(TagModelSpec, TagTask.from_checkpoint),
+    "classify": Builtin(ClassifyModelSpec, ClassifyTask.from_checkpoint),
+}
 
 
 def builtin_task(metadata: object, options: DataOptions | None = None) -> BuiltinTask:

@@ -284,10 +284,10 @@ def test_a_checkpoint_picks_a_built_in_task_by_name(letters):
     assert isinstance(again, LmTask)
     assert (again.spec, again.batch_size, again.length) == (task.spec, 5, 9)
     assert again.metadata == task.metadata
-    assert list(BUILTIN) == ["lm"]
+    assert "lm" in BUILTIN
 
 
 @pytest.mark.parametrize("metadata", [{}, {"task": "evil.py:make"}, {"task": ["lm"]}, {"task": None}, [], None])
 def test_a_checkpoint_cannot_name_code(metadata):
-    with pytest.raises(InputRefused, match=r"rnnprune\.task: .* is not built in \(built in: lm\); pass --task"):
+    with pytest.raises(InputRefused, match=r"rnnprune\.task: .* is not built in \(built in: lm\b.*\); pass --task"):
         builtin_task(metadata)

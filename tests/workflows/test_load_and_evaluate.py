@@ -16,6 +16,7 @@ from rnnprune import UsageError
 from rnnprune.kernels import native
 from rnnprune.pruning.options import Selection
 from rnnprune.runtime.sparsify import engines_of
+from rnnprune.tasks.builtin import BUILTIN
 from rnnprune.tasks.lm import LmModel, LmModelSpec, LmTask
 from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.evaluate import evaluate
@@ -114,6 +115,6 @@ def test_a_file_without_a_built_in_task_names_the_way_on(tmp_path: Path) -> None
     with pytest.raises(UsageError) as told:
         rnnprune.load(tmp_path / "theirs.pt")
     assert str(told.value) == (
-        f"{tmp_path}/theirs.pt does not say how its model is built (built in: lm); "
+        f"{tmp_path}/theirs.pt does not say how its model is built (built in: {', '.join(BUILTIN)}); "
         f"build the model yourself and call rnnprune.sparsify(model, '{tmp_path}/theirs.pt')"
     )
