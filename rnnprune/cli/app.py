@@ -68,10 +68,5 @@ def options(
     """Make trained recurrent networks (vanilla RNN, GRU, LSTM; PyTorch) small and fast, and measure it."""
 
 
-from rnnprune.cli import (  # noqa: E402 - the commands register themselves with `app`
-    benching,  # noqa: F401
-    inspecting,  # noqa: F401
-    tasks,  # noqa: F401
-    train_seq2seq,  # noqa: F401
-    training,  # noqa: F401
-)
+# The commands register themselves with `app`.
+from rnnprune.cli import benching, inspecting, tasks, train_seq2seq, train_tag, training

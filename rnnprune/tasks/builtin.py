@@ -14,6 +14,8 @@ from rnnprune.tasks.seq2seq.spec import Seq2SeqModelSpec
 from rnnprune.tasks.seq2seq.task import Seq2SeqTask
 from rnnprune.tasks.source import DataOptions
 from rnnprune.tasks.spec import ModelSpec
+from rnnprune.tasks.tag.model import ClassifyModelSpec, TagModelSpec
+from rnnprune.tasks.tag.task import ClassifyTask, TagTask
 
 
 class BuiltinTask(Task, Protocol):
@@ -38,6 +40,8 @@ class Builtin(NamedTuple):
 BUILTIN: Mapping[str, Builtin] = {
     "lm": Builtin(LmModelSpec, LmTask.from_checkpoint),
     "seq2seq": Builtin(Seq2SeqModelSpec, Seq2SeqTask.from_checkpoint),
+    "tag": Builtin(TagModelSpec, TagTask.from_checkpoint),
+    "classify": Builtin(ClassifyModelSpec, ClassifyTask.from_checkpoint),
 }
 
 

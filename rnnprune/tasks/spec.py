@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -24,7 +24,10 @@ class ModelSpec:
     """Base of every built-in model's sizes: a frozen dataclass of int, float, bool, Literal and tuple[str, ...] fields.
 
     A subclass checks itself in `__post_init__` with the functions below and says in `build` what model it stands for.
+    may_be_empty: its tuples that a checkpoint may hold without an element.
     """
+
+    may_be_empty: ClassVar[tuple[str, ...]] = ()
 
     def build(self) -> nn.Module:
         """The untrained model, drawn from torch's global generator."""
@@ -40,7 +43,7 @@ class ModelSpec:
         values = checked(stored, "rnnprune.model", {name: _stored_type(kind) for name, kind in cls._types().items()})
         for name, value in values.items():
             if isinstance(value, list):
-                values[name] = _strings(f"rnnprune.model.{name}", value)
+                values[name] = _strings(f"rnnprune.model.{name}", value, may_be_empty=name in cls.may_be_empty)
         try:
             cls.check_choices(values)
             return cls(**values)
@@ -130,8 +133,8 @@ def _stored_type(kind: Any) -> type:
     return list if origin is tuple else kind
 
 
-def _strings(where: str, values: list[Any]) -> tuple[str, ...]:
-    if not values:
+def _strings(where: str, values: list[Any], *, may_be_empty: bool) -> tuple[str, ...]:
+    if not values and not may_be_empty:
         raise InputRefused(f"{where}: the checkpoint holds an empty one; was it edited?")
     for place, token in enumerate(values):
         if type(token) is not str:
