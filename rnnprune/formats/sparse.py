@@ -69,8 +69,11 @@ class Cast(NamedTuple):
 
 
 def is_sparse_file(path: Path) -> bool:
-    """Whether the header says that this is one of our sparse files, of whatever version; reads nothing else."""
-    return "rnnprune_format" in read_metadata(path)
+    """Whether the header says that this is a sparse file, of whatever version; reads nothing else.
+
+    `binsparse` alone says it too, and `read_sparse` then refuses the file: its arrays are no dense tensors.
+    """
+    return not read_metadata(path).keys().isdisjoint({"rnnprune_format", "binsparse"})
 
 
 def cast_values(tensor: Shaped[Tensor, " ..."], dtype: torch.dtype, *, name: str = "tensor") -> Cast:
@@ -137,11 +140,14 @@ def read_sparse(path: Path) -> SparseFile:
     """Read a sparse file; InputRefused names the tensor and the broken invariant."""
     arrays, metadata = read_container(path)
     version = metadata.get("rnnprune_format")
-    if version is None:
-        raise InputRefused(f"{path}: a safetensors file, but not a sparse one; write one with `rnnprune export`")
-    if version != FORMAT:
+    if version is not None and version != FORMAT:
         raise InputRefused(
             f"{path}: sparse format {version!r}; this rnnprune reads {FORMAT!r}; upgrade rnnprune, or export again"
+        )
+    if version is None or "binsparse" not in metadata:
+        lacking = "rnnprune_format" if version is None else "binsparse"
+        raise InputRefused(
+            f"{path}: its metadata lack `{lacking}`, so it is not a sparse one; write one with `rnnprune export`"
         )
     about = parse_json_object(path, metadata, "rnnprune")
     tensors: dict[str, Stored] = {}

@@ -54,6 +54,7 @@ LAYOUTS = {
         for int8 in (False, True)
     },
 }
+BLOCK_LAYOUTS = LAYOUTS.keys() - {"sell8", "window"}
 
 
 def unavailable_reason() -> str | None:
@@ -77,6 +78,9 @@ def resolve_layout(layout: str, cols: int, batch: int, isa: str | None = None) -
     """The layout that really runs for this batch: `auto` resolved, `window` only where it can be."""
     if layout not in ("auto", *LAYOUTS):
         raise UsageError(f"layout {layout!r}: expected auto or one of {', '.join(LAYOUTS)}")
+    if layout in BLOCK_LAYOUTS and not LAYOUTS[layout].width <= cols <= WIDEST_UINT16_COLS:
+        found = f"layout {layout!r} needs {LAYOUTS[layout].width} to {WIDEST_UINT16_COLS} columns, found {cols}"
+        raise UsageError(f"{found}; use sell8 or auto")
     if layout not in ("auto", "window"):
         return layout
     can_window = "avx512" in (isa or instruction_sets()[0]) and cols <= WIDEST_UINT16_COLS

@@ -93,7 +93,7 @@ class LmModelSpec:
             _check_choice("cell", values["cell"], get_args(Kind))
             return cls(**values | {"vocabulary": tuple(values["vocabulary"])})
         except UsageError as error:
-            raise InputRefused(f"the checkpoint's rnnprune.model cannot be built: {error}") from error
+            raise InputRefused(f"rnnprune.model cannot be built: {error}; was the checkpoint edited?") from error
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -19,12 +19,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, cast, get_args
 
+from rnnprune.architecture import Shape
 from rnnprune.errors import InputRefused, UsageError
-from rnnprune.tasks.lm import LmTask
+from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.options import Goal
 from rnnprune.tasks.protocol import Task
 
 BUILTIN: Mapping[str, Callable[..., Task]] = {"lm": LmTask.from_checkpoint}
+MODEL_SPECS: Mapping[str, Callable[[object], LmModelSpec]] = {"lm": LmModelSpec.from_dict}
 _INSTALLED = ("site-packages", "dist-packages")
 _NOT_THE_USERS = (Path(sysconfig.get_paths()["stdlib"]), Path(__file__).parents[1])
 
@@ -41,6 +43,14 @@ def builtin_task(metadata: object, data: Path | None = None, *, batch_size: int 
             "pass --task FILE.py:FUNCTION to use a task of your own"
         )
     return BUILTIN[name](metadata, data, batch_size=batch_size, length=length)
+
+
+def described_shapes(metadata: Mapping[str, Any]) -> dict[str, Shape]:
+    """Name -> shape of every tensor of the built-in model that a checkpoint's `rnnprune` entry describes, unbuilt.
+
+    A few bytes describe gigabytes, so this is held against the file before anything is allocated.
+    """
+    return MODEL_SPECS[metadata["task"]](metadata.get("model")).parameter_shapes()
 
 
 class TaskSpec(NamedTuple):

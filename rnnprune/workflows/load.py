@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from rnnprune.errors import UsageError
+from rnnprune.architecture import misfit
+from rnnprune.errors import InputRefused, UsageError
 from rnnprune.formats.checkpoint import read_checkpoint
 from rnnprune.formats.run_folder import MODEL, is_run_folder
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
 from rnnprune.runtime.options import EngineName
 from rnnprune.runtime.sparsify import sparsify
-from rnnprune.tasks.lm import LmModel, LmModelSpec
-
-MODELS: Mapping[str, Callable[[Any], nn.Module]] = {"lm": lambda sizes: LmModel(LmModelSpec.from_dict(sizes))}
+from rnnprune.tasks.lm import LmModel
+from rnnprune.tasks.loader import MODEL_SPECS
+from rnnprune.workflows.subject import not_as_described
 
 
 def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None = None) -> nn.Module:
@@ -28,13 +27,22 @@ def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None =
     """
     path = Path(path)
     file = path / MODEL if is_run_folder(path) else path
-    metadata = read_sparse(file).metadata if is_sparse_file(file) else read_checkpoint(file).metadata
-    task = metadata.get("task")
-    if not isinstance(task, str) or task not in MODELS:
+    stored = read_sparse(file) if is_sparse_file(file) else read_checkpoint(file)
+    task = stored.metadata.get("task")
+    if not isinstance(task, str) or task not in MODEL_SPECS:
         raise UsageError(
-            f"{path} does not say how its model is built (built in: {', '.join(MODELS)}); "
+            f"{path} does not say how its model is built (built in: {', '.join(MODEL_SPECS)}); "
             f"build the model yourself and call rnnprune.sparsify(model, {str(path)!r})"
         )
+    try:
+        spec = MODEL_SPECS[task](stored.metadata.get("model"))
+    except InputRefused as error:
+        raise InputRefused(f"{path}: {error}") from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    if problems := misfit(
+        spec.parameter_shapes(), shapes | {alias: shapes[of] for alias, of in stored.aliases.items()}
+    ):
+        raise not_as_described(path, problems)
     with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
-        model = MODELS[task](metadata.get("model"))
+        model = LmModel(spec)
     return sparsify(model, path, engine=engine, threads=threads)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rnnprune.architecture import RecurrentStack, Shape, find_stacks
+from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
-from rnnprune.tasks.loader import builtin_task, load_task
+from rnnprune.tasks.loader import builtin_task, described_shapes, load_task
 from rnnprune.tasks.protocol import Task
 
+AGAIN = "it was edited or is damaged, train or export it again"
 TASK_KEYS = ("task", "model", "data")  # what a built-in task left in the checkpoint's metadata
 
 
@@ -76,10 +78,19 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
         return load_task(choice.spec, choice.data)
     if subject.task_metadata:
         try:
-            return builtin_task(subject.task_metadata, choice.data, **given)
+            task = builtin_task(subject.task_metadata, choice.data, **given)
+            problems = misfit(described_shapes(subject.task_metadata), subject.shapes)
         except InputRefused as error:
             raise InputRefused(f"{subject.checkpoint.path}: {error}") from error
+        if problems:
+            raise not_as_described(subject.checkpoint.path, problems)
+        return task
     raise UsageError(_ways_on(subject, command))
+
+
+def not_as_described(path: Path, problems: Sequence[str]) -> InputRefused:
+    """A checkpoint whose weights are not those of the model that its own metadata describe."""
+    return InputRefused(f"{path}: its weights are not those of the model that it describes: {_told(problems)}; {AGAIN}")
 
 
 def notes_of(task: Task) -> tuple[str, ...]:
@@ -90,22 +101,20 @@ def notes_of(task: Task) -> tuple[str, ...]:
 def load_model(task: Task, subject: Subject) -> nn.Module:
     """The task's model with the checkpoint's weights, strictly. UsageError lists every name and shape that differs."""
     model = task.build_model()
-    found, expected = subject.checkpoint.state_dict(), model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in expected]
-    problems += [
-        f"{name}: expected {list(expected[name].shape)}, found {list(found[name].shape)}"
-        for name in expected.keys() & found.keys()
-        if expected[name].shape != found[name].shape
-    ]
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems = misfit(expected, subject.shapes)
     if problems:
-        more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise UsageError(
-            f"{subject.checkpoint.path} does not fit the task's model: {'; '.join(sorted(problems)[:8])}{more}; "
+            f"{subject.checkpoint.path} does not fit the task's model: {_told(problems)}; "
             "build_model() must give the very model that was saved"
         )
-    model.load_state_dict(found, strict=True)
+    model.load_state_dict(subject.checkpoint.state_dict(), strict=True)
     return model
+
+
+def _told(problems: Sequence[str]) -> str:
+    more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
+    return f"{'; '.join(sorted(problems)[:8])}{more}"
 
 
 def _ways_on(subject: Subject, command: str) -> str:

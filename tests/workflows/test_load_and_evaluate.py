@@ -12,15 +12,14 @@ import torch
 from torch import nn
 
 import rnnprune
-from rnnprune import UsageError
+from rnnprune import InputRefused, UsageError
 from rnnprune.kernels import native
 from rnnprune.pruning.options import Selection
 from rnnprune.runtime.sparsify import engines_of
 from rnnprune.tasks.lm import LmModel, LmModelSpec, LmTask
-from rnnprune.tasks.loader import BUILTIN
+from rnnprune.tasks.loader import BUILTIN, MODEL_SPECS
 from rnnprune.workflows.evaluate import evaluate
 from rnnprune.workflows.export import export
-from rnnprune.workflows.load import MODELS
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.subject import TaskChoice
 
@@ -121,4 +120,18 @@ def test_a_file_without_a_built_in_task_names_the_way_on(tmp_path: Path) -> None
 
 
 def test_every_built_in_task_can_be_loaded() -> None:
-    assert MODELS.keys() == BUILTIN.keys()
+    assert MODEL_SPECS.keys() == BUILTIN.keys()
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": 12_000}, {"layers": 60}, {"embedding": 13}])
+def test_a_model_that_its_own_file_does_not_hold_is_never_built(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]
+) -> None:
+    """A few bytes of metadata describe gigabytes."""
+    tree = torch.load(files.checkpoint, weights_only=True)
+    tree["rnnprune"]["model"] |= sizes
+    torch.save(tree, tmp_path / "ckpt.pt")
+    monkeypatch.setattr(LmModel, "__init__", lambda *_: pytest.fail("built"))
+    for read in (rnnprune.load, lambda path: evaluate(path, TINY)):
+        with pytest.raises(InputRefused, match=r"ckpt\.pt: its weights are not those of the model that it describes"):
+            read(tmp_path / "ckpt.pt")
