@@ -192,7 +192,7 @@ def _parts(matrix: Csr | Bsr) -> dict[str, Tensor]:
 def _descriptor(matrix: Csr | Bsr) -> dict[str, Any]:
     return {
         "version": BINSPARSE_VERSION,
-        "format": blocks.FORMAT if isinstance(matrix, Bsr) else CSR,
+        **(blocks.FORMAT if isinstance(matrix, Bsr) else {"format": CSR}),
         "shape": blocks.shape_described(matrix) if isinstance(matrix, Bsr) else list(matrix.shape),
         "number_of_stored_values": matrix.values.numel(),
         "data_types": {part: _dtype_name(array.dtype) for part, array in _parts(matrix).items()},
@@ -203,7 +203,7 @@ def _read_matrix(where: str, name: str, descriptor: object, arrays: dict[str, Te
     """Take the arrays of one parameter out of `arrays`; everything is checked before the matrix exists."""
     if not isinstance(descriptor, dict):
         raise InputRefused(f"{where}: its binsparse descriptor is not a JSON object; export the file again")
-    in_blocks = descriptor.get("format") == blocks.FORMAT
+    in_blocks = {key: descriptor.get(key) for key in blocks.FORMAT} == blocks.FORMAT
     if descriptor.get("version") != BINSPARSE_VERSION or not (in_blocks or descriptor.get("format") == CSR):
         told = printable(f"{descriptor.get('version')!r} {descriptor.get('format')!r}")
         raise InputRefused(

@@ -14,6 +14,7 @@ Layouts of a packed matrix:
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from typing import NamedTuple
 
@@ -31,7 +32,9 @@ try:
 
     _REASON = None
 except ImportError as error:
-    _REASON = f"the C extension was not built ({error}); install with a C compiler and without RNNPRUNE_NO_NATIVE"
+    is_built = importlib.util.find_spec("rnnprune.kernels._native") is not None
+    found = f"the C extension cannot be loaded ({error})" if is_built else "the C extension was not built"
+    _REASON = f"{found}; install with a C compiler and without RNNPRUNE_NO_NATIVE"
 
 BATCH_STEP = 8  # batches other than 1 are padded to a multiple of this
 

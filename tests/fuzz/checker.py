@@ -22,12 +22,8 @@ DTYPES = {  # in the file -> its name, and what numpy reads it as
     "F8_E5M2": ("float8_e5m2", "u1"), "F8_E5M2FNUZ": ("float8_e5m2fnuz", "u1"),
 }  # fmt: skip
 VALUES = ("F32", "F16", "BF16", "F64")
-BLOCKS = {"level": {"level_desc": "element"}, "level_desc": "dense", "rank": 2}
-BLOCKS = {
-    "custom": {
-        "level": {"level_desc": "dense", "rank": 1, "level": {"level_desc": "sparse", "rank": 1, "level": BLOCKS}}
-    }
-}
+BLOCKS = {"level_desc": "dense", "rank": 2, "level": {"level_desc": "element"}}
+BLOCKS = {"level_desc": "dense", "rank": 1, "level": {"level_desc": "sparse", "rank": 1, "level": BLOCKS}}
 MAX_HEADER, MAX_DIM, MAX_ELEMENTS, MAX_NAME, MAX_NAMES, MAX_DEPTH = 10**8, 2**31 - 1, 2**32, 1000, 20_000, 100
 FREE_BYTES, PER_BYTE = 2**26, 1000
 
@@ -71,10 +67,10 @@ def check(data: bytes) -> Contents:
     matrices, claimed = {}, 0
     for name, told in json_object(metadata["binsparse"]).items():
         need(isinstance(told, dict) and told.get("version") == "0.1", "descriptor version")
-        need(told.get("format") in ("CSR", BLOCKS), "descriptor format")
+        in_blocks = told.get("format") == "custom" and told.get("custom") == {"level": BLOCKS}
+        need(in_blocks or told.get("format") == "CSR", "descriptor format")
         types = told.get("data_types")
         need(isinstance(types, dict), "data_types")
-        in_blocks = told["format"] != "CSR"
         parts = ["pointers_to_1", "indices_1", "values", *(["scales"] if in_blocks and "scales" in types else [])]
         need(all(f"{name}.{part}" in arrays for part in parts), "an array is missing")
         held = {part: arrays.pop(f"{name}.{part}") for part in parts}
