@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from rnnprune.errors import printable
+
 Shape = tuple[int, ...]
 Kind = Literal["rnn", "gru", "lstm"]
 Role = Literal["input", "recurrent", "projection", "linear", "embedding", "convolution", "bias", "norm", "unknown"]
@@ -177,6 +179,17 @@ def _mismatch(stack: RecurrentStack, members: Iterable[str], shapes: Mapping[str
             )
     surplus = next((name for name in members if name not in expected), None)
     return None if surplus is None else f"no recurrent stack: {surplus} does not belong to {stack.label}"
+
+
+def misfit(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
+    """Every difference between the tensors that a model has and those that a file has; [] where it fits."""
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {printable(name)}" for name in found if name not in expected]
+    return problems + [
+        f"{name}: expected {list(shape)}, found {list(found[name])}"
+        for name, shape in expected.items()
+        if name in found and shape != found[name]
+    ]
 
 
 def roles_from_shapes(shapes: Mapping[str, Shape]) -> dict[str, Role]:

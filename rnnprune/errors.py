@@ -16,9 +16,12 @@ LONGEST_SHOWN = 200
 
 
 class RnnpruneError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose. Its text is safe on a terminal, whatever names it quotes."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(_escaped, message.split("\n"))))
 
 
 class UsageError(RnnpruneError):
@@ -58,6 +61,10 @@ def printable(text: str, longest: int = LONGEST_SHOWN) -> str:
     if len(text) > longest:
         half = longest // 2 - 2
         text = f"{text[:half]}...{text[-half:]}"
+    return _escaped(text)
+
+
+def _escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -20,6 +20,7 @@ from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes, nonzero_count
 PARTS = ("pointers_to_1", "indices_1", "values")
 SCALES = "scales"
 FORMAT: Mapping[str, Any] = {
+    "format": "custom",
     "custom": {
         "level": {
             "level_desc": "dense",
@@ -30,7 +31,7 @@ FORMAT: Mapping[str, Any] = {
                 "level": {"level_desc": "dense", "rank": 2, "level": {"level_desc": "element"}},
             },
         }
-    }
+    },
 }
 BLOCKS: tuple[Block, ...] = ((8, 4), (16, 1), (4, 4), (8, 1))  # those of the native engine, largest first
 

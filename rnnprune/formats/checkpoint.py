@@ -37,7 +37,7 @@ from rnnprune.formats.kinds import (
 from rnnprune.formats.normalise import OWN_KEY, clean_names, find_tensors, split_ties
 from rnnprune.formats.npz import read_npz
 from rnnprune.formats.plain import nbytes, plain_tensors
-from rnnprune.formats.sparse import densify, read_sparse
+from rnnprune.formats.sparse import densify, is_sparse_file, read_sparse
 
 FREE_METADATA = 2**20
 
@@ -125,13 +125,13 @@ def _plain(path: Path, own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> _Content:
-    arrays, header = read_container(path)
-    if "rnnprune_format" in header:
+    if is_sparse_file(path):
         sparse = read_sparse(path)
         note = "This is a sparse file; its matrices were made dense again."
         dense = densify(sparse)
         held_bytes = sum(nbytes(dense[name]) for name in sparse.tensors)
         return _Content(dense, sparse.metadata, [note], held_bytes)
+    arrays, header = read_container(path)
     own = parse_json_object(path, header, OWN_KEY)
     aliases = check_aliases(path, own.pop("aliases", {}), arrays)
     arrays = in_order(arrays, own.pop("order", []))

@@ -67,13 +67,33 @@ def read_container(path: Path) -> Container:
             names = file.offset_keys()
             if refused := too_many_names(len(names)):
                 raise refusal(path, refused.found, refused.remedy)
-            return Container({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
+            _refuse_repeated_names(path)
+            return Container({name: _aligned(file.get_tensor(name)) for name in names}, dict(file.metadata() or {}))
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise refusal(
             path,
             f"a damaged safetensors file ({error})",
             "copy or download it again, or save it again at its source",
         ) from error
+
+
+def _refuse_repeated_names(path: Path) -> None:
+    """Two readers may take two different ones. The library takes the last; it has checked the header's length."""
+    with path.open("rb") as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one JSON object")
+    return members
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Native code reads whole elements, so an array that another writer put at an odd address is copied."""
+    return tensor if tensor.data_ptr() % tensor.element_size() == 0 else tensor.clone()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -90,11 +110,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 def parse_json_object(path: Path, metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     """The JSON object that the metadata hold under `key`, {} where the key is missing; it can be written as JSON again.
 
-    So NaN and infinity are refused, which Python's json takes, and so is what nests without end.
+    So NaN and infinity are refused, which Python's json takes, and so is what nests without end or names a key twice.
     """
     text = metadata.get(key, "{}")
     try:
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise InputRefused(f"{path}: metadata `{key}` is not JSON ({error}); export the file again") from error
     if not isinstance(value, dict):

@@ -69,8 +69,11 @@ class Cast(NamedTuple):
 
 
 def is_sparse_file(path: Path) -> bool:
-    """Whether the header says that this is one of our sparse files, of whatever version; reads nothing else."""
-    return "rnnprune_format" in read_metadata(path)
+    """Whether the header says that this is a sparse file, of whatever version; reads nothing else.
+
+    `binsparse` alone says it too, and `read_sparse` then refuses the file: its arrays are no dense tensors.
+    """
+    return not read_metadata(path).keys().isdisjoint({"rnnprune_format", "binsparse"})
 
 
 def cast_values(tensor: Shaped[Tensor, " ..."], dtype: torch.dtype, *, name: str = "tensor") -> Cast:
@@ -137,11 +140,14 @@ def read_sparse(path: Path) -> SparseFile:
     """Read a sparse file; InputRefused names the tensor and the broken invariant."""
     arrays, metadata = read_container(path)
     version = metadata.get("rnnprune_format")
-    if version is None:
-        raise InputRefused(f"{path}: a safetensors file, but not a sparse one; write one with `rnnprune export`")
-    if version != FORMAT:
+    if version is not None and version != FORMAT:
         raise InputRefused(
             f"{path}: sparse format {version!r}; this rnnprune reads {FORMAT!r}; upgrade rnnprune, or export again"
+        )
+    if version is None or "binsparse" not in metadata:
+        lacking = "rnnprune_format" if version is None else "binsparse"
+        raise InputRefused(
+            f"{path}: its metadata lack `{lacking}`, so it is not a sparse one; write one with `rnnprune export`"
         )
     about = parse_json_object(path, metadata, "rnnprune")
     tensors: dict[str, Stored] = {}
@@ -186,7 +192,7 @@ def _parts(matrix: Csr | Bsr) -> dict[str, Tensor]:
 def _descriptor(matrix: Csr | Bsr) -> dict[str, Any]:
     return {
         "version": BINSPARSE_VERSION,
-        "format": blocks.FORMAT if isinstance(matrix, Bsr) else CSR,
+        **(blocks.FORMAT if isinstance(matrix, Bsr) else {"format": CSR}),
         "shape": blocks.shape_described(matrix) if isinstance(matrix, Bsr) else list(matrix.shape),
         "number_of_stored_values": matrix.values.numel(),
         "data_types": {part: _dtype_name(array.dtype) for part, array in _parts(matrix).items()},
@@ -197,7 +203,7 @@ def _read_matrix(where: str, name: str, descriptor: object, arrays: dict[str, Te
     """Take the arrays of one parameter out of `arrays`; everything is checked before the matrix exists."""
     if not isinstance(descriptor, dict):
         raise InputRefused(f"{where}: its binsparse descriptor is not a JSON object; export the file again")
-    in_blocks = descriptor.get("format") == blocks.FORMAT
+    in_blocks = {key: descriptor.get(key) for key in blocks.FORMAT} == blocks.FORMAT
     if descriptor.get("version") != BINSPARSE_VERSION or not (in_blocks or descriptor.get("format") == CSR):
         told = printable(f"{descriptor.get('version')!r} {descriptor.get('format')!r}")
         raise InputRefused(

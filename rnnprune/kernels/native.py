@@ -14,6 +14,7 @@ Layouts of a packed matrix:
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from typing import NamedTuple
 
@@ -31,7 +32,9 @@ try:
 
     _REASON = None
 except ImportError as error:
-    _REASON = f"the C extension was not built ({error}); install with a C compiler and without RNNPRUNE_NO_NATIVE"
+    is_built = importlib.util.find_spec("rnnprune.kernels._native") is not None
+    found = f"the C extension cannot be loaded ({error})" if is_built else "the C extension was not built"
+    _REASON = f"{found}; install with a C compiler and without RNNPRUNE_NO_NATIVE"
 
 BATCH_STEP = 8  # batches other than 1 are padded to a multiple of this
 
@@ -54,6 +57,7 @@ LAYOUTS = {
         for int8 in (False, True)
     },
 }
+BLOCK_LAYOUTS = LAYOUTS.keys() - {"sell8", "window"}
 
 
 def unavailable_reason() -> str | None:
@@ -77,6 +81,9 @@ def resolve_layout(layout: str, cols: int, batch: int, isa: str | None = None) -
     """The layout that really runs for this batch: `auto` resolved, `window` only where it can be."""
     if layout not in ("auto", *LAYOUTS):
         raise UsageError(f"layout {layout!r}: expected auto or one of {', '.join(LAYOUTS)}")
+    if layout in BLOCK_LAYOUTS and not LAYOUTS[layout].width <= cols <= WIDEST_UINT16_COLS:
+        found = f"layout {layout!r} needs {LAYOUTS[layout].width} to {WIDEST_UINT16_COLS} columns, found {cols}"
+        raise UsageError(f"{found}; use sell8 or auto")
     if layout not in ("auto", "window"):
         return layout
     can_window = "avx512" in (isa or instruction_sets()[0]) and cols <= WIDEST_UINT16_COLS

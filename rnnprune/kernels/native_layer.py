@@ -117,7 +117,9 @@ class NativeLayer:
     def _prepare(self, layout_hh: str) -> object:
         w = self.weights
         kind = f"rnn:{w.nonlinearity}" if w.kind == "rnn" else w.kind
-        layouts = (self.layouts.weight_ih, layout_hh, self.layouts.weight_hr)
+        layout_ih = native.resolve_layout(self.layouts.weight_ih, self.input_size, native.BATCH_STEP)
+        layout_hr = native.resolve_layout(self.layouts.weight_hr, self.hidden_size, native.BATCH_STEP)
+        layouts = (layout_ih, layout_hh, layout_hr)
         matrices = [native.arrays(csr) for csr in (w.weight_ih, w.weight_hh, w.weight_hr) if csr is not None]
         biases = [None if bias is None else native.float32(bias) for bias in (w.bias_ih, w.bias_hh)]
         return _native.layer_new(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rnnprune.kernels.csr import Csr
+from rnnprune.kernels.csr import WIDEST_UINT16_COLS, Csr
 
 # Rows x columns of a block, and how many stored entries per nonzero still pay. A block costs a third of the time of
 # single weights per entry (1760 x 1760 at 90 %, batch 1: 29 us against 72 us), so half as many entries again still pay.
@@ -24,7 +24,10 @@ def best_layout(csr: Csr, unstructured: str) -> str:
     was exported with `--values int8`.
     """
     few = _first_rows(csr, FIRST_LOOK)
-    stored = {name: _stored(few, *block) for name, block in BLOCKS.items()}
+    fitting = {name: block for name, block in BLOCKS.items() if block[1] <= csr.shape[1] <= WIDEST_UINT16_COLS}
+    if not fitting:
+        return unstructured
+    stored = {name: _stored(few, *block) for name, block in fitting.items()}
     name = min(stored, key=lambda each: stored[each])
     is_promising = 0 < stored[name] <= MOST_PADDING * few.nnz
     if not is_promising or _stored(csr, *BLOCKS[name]) > MOST_PADDING * csr.nnz:

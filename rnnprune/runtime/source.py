@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rnnprune.architecture import Shape, misfit
 from rnnprune.errors import UsageError
 from rnnprune.formats.checkpoint import read_checkpoint
 from rnnprune.formats.run_folder import MODEL, is_run_folder
@@ -51,11 +52,8 @@ def fold(tensors: Mapping[str, Csr | Tensor]) -> dict[str, Csr | Tensor]:
 def fit(module: nn.Module, weights: Mapping[str, Csr | Tensor], where: str) -> dict[str, Csr | Tensor]:
     """The weights, checked against the module's own state dict. One UsageError lists every difference."""
     expected = {name: item for name, item in module.state_dict(keep_vars=True).items() if isinstance(item, Tensor)}
-    problems = [f"missing {name}" for name in expected if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in expected]
     sized = {name: _with_columns(name, item, expected.get(name)) for name, item in weights.items()}
-    problems += _shape_problems(expected, sized)
-    _refuse(problems, where)
+    _refuse(misfit(_shapes(expected), _shapes(sized)), where)
     _refuse(_tie_problems(expected, sized), where)
     return sized
 
@@ -73,18 +71,12 @@ def _with_columns(name: str, weight: Csr | Tensor, expected: Tensor | None) -> C
 def masked(module: nn.Module, masks: Mapping[str, Tensor], where: str) -> dict[str, Csr | Tensor]:
     """The module's own tensors with bool masks (True = keep) applied to those that have one."""
     own = {name: item for name, item in module.state_dict().items() if isinstance(item, Tensor)}
-    problems = [f"unexpected {name}" for name in masks if name not in own]
-    problems += _shape_problems(own, masks)
-    _refuse(problems, where)
+    _refuse(misfit(_shapes(own), _shapes(own) | _shapes(masks)), where)
     return {name: item * masks[name] if name in masks else item for name, item in own.items()}
 
 
-def _shape_problems(expected: Mapping[str, Tensor], found: Mapping[str, Csr | Tensor]) -> list[str]:
-    return [
-        f"{name}: expected {list(expected[name].shape)}, found {list(found[name].shape)}"
-        for name in expected
-        if name in found and tuple(expected[name].shape) != tuple(found[name].shape)
-    ]
+def _shapes(tensors: Mapping[str, Csr | Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _tie_problems(expected: Mapping[str, Tensor], found: Mapping[str, Csr | Tensor]) -> list[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from torch import nn
-
 from rnnprune.errors import InputRefused
 from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.protocol import Task
@@ -59,12 +57,13 @@ def builtin_task(metadata: object, options: DataOptions | None = None) -> Builti
     return BUILTIN[name].from_checkpoint(metadata, options or DataOptions())
 
 
-def builtin_model(metadata: Mapping[str, object]) -> nn.Module | None:
-    """The untrained model that a checkpoint's entry describes; no data is needed. None when it names no built-in task.
+def builtin_spec(metadata: Mapping[str, object]) -> ModelSpec | None:
+    """The sizes of the model that a checkpoint's entry describes; None when it names no built-in task.
 
-    Raises InputRefused for sizes that are damaged.
+    A few bytes describe gigabytes: hold `shapes()` against the file before you `build()`. Raises InputRefused for sizes
+    that are damaged.
     """
     name = metadata.get("task")
     if not isinstance(name, str) or name not in BUILTIN:
         return None
-    return BUILTIN[name].spec.from_dict(metadata.get("model")).build()
+    return BUILTIN[name].spec.from_dict(metadata.get("model"))

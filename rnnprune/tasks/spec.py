@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 import torch
 from torch import nn
 
-from rnnprune.architecture import Kind
+from rnnprune.architecture import Kind, Shape
 from rnnprune.errors import InputRefused, UsageError
 
 Spec = TypeVar("Spec", bound="ModelSpec")
@@ -48,7 +49,7 @@ class ModelSpec:
             cls.check_choices(values)
             return cls(**values)
         except UsageError as error:
-            raise InputRefused(f"the checkpoint's rnnprune.model cannot be built: {error}") from error
+            raise InputRefused(f"rnnprune.model cannot be built: {error}; was the checkpoint edited?") from error
 
     @classmethod
     def _types(cls) -> dict[str, Any]:
@@ -76,11 +77,15 @@ class ModelSpec:
         if not 0 <= dropout < 1:
             raise UsageError(f"dropout: expected 0 <= dropout < 1, found {dropout}")
 
-    def check_total(self) -> None:
-        """Raise UsageError for more weights than MAX_PARAMETERS; counted on torch's meta device, without memory."""
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of everything in the model's state dict, from torch's meta device: nothing is allocated."""
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tensors without elements: a vocabulary that is not known yet
-            total = sum(parameter.numel() for parameter in self.build().parameters())
+            return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
+
+    def check_total(self) -> None:
+        """Raise UsageError for more weights than MAX_PARAMETERS."""
+        total = sum(math.prod(shape) for shape in self.shapes().values())
         if total > MAX_PARAMETERS:
             raise UsageError(f"{', '.join(self._sizes())}: {total:,} weights, over the limit of {MAX_PARAMETERS:,}")
 

@@ -51,12 +51,14 @@ class Measured:
 
 
 def check_engines(engines: tuple[str, ...]) -> None:
-    """UsageError for a name that no engine of the CPU has."""
+    """UsageError for a name that no engine of the CPU has, and for the native engine where it was not built."""
     for name in engines:
         if name not in ENGINE_NAMES and not (rivals_native.is_native(name) and rivals_native.parse_variant(name)):
             close = difflib.get_close_matches(name, ENGINE_NAMES, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(f"--engines: unknown {name}; {hint}there are {', '.join(ENGINE_NAMES)}")
+        if rivals_native.is_native(name):
+            native.require_native()
 
 
 def case_of(work: Work, memory: bool) -> Case:

@@ -13,7 +13,8 @@ from rnnprune.formats.run_folder import MODEL, is_run_folder
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
 from rnnprune.runtime.options import EngineName
 from rnnprune.runtime.sparsify import sparsify
-from rnnprune.tasks.builtin import BUILTIN, builtin_model
+from rnnprune.tasks.builtin import BUILTIN
+from rnnprune.workflows.subject import described_spec
 
 
 def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None = None) -> nn.Module:
@@ -24,12 +25,14 @@ def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None =
     """
     path = Path(path)
     file = path / MODEL if is_run_folder(path) else path
-    metadata = read_sparse(file).metadata if is_sparse_file(file) else read_checkpoint(file).metadata
-    with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
-        model = builtin_model(metadata)
-    if model is None:
+    stored = read_sparse(file) if is_sparse_file(file) else read_checkpoint(file)
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    spec = described_spec(path, stored.metadata, shapes | {alias: shapes[of] for alias, of in stored.aliases.items()})
+    if spec is None:
         raise UsageError(
             f"{path} does not say how its model is built (built in: {', '.join(BUILTIN)}); "
             f"build the model yourself and call rnnprune.sparsify(model, {str(path)!r})"
         )
+    with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
+        model = spec.build()
     return sparsify(model, path, engine=engine, threads=threads)

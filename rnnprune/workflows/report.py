@@ -13,6 +13,7 @@ from rnnprune.architecture import Recognised, Shape, find_stacks, roles_from_sha
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
 from rnnprune.formats.sparse import SparseFile, is_sparse_file, read_sparse
+from rnnprune.kernels import native
 from rnnprune.kernels.bsr import Bsr
 from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes, nonzero_count
 from rnnprune.kernels.torch_csr import packed_nbytes
@@ -105,8 +106,14 @@ def report(path: Path | None) -> Report:
         stacks=tuple(f"{stack.prefix or 'top level'}: {stack.label}" for stack in found.stacks),
         tensors=tuple(_describe(name, tensor, *reasons[name]) for name, tensor in stored.tensors.items()),
         aliases=dict(stored.aliases),
-        notes=stored.notes if isinstance(stored, Checkpoint) else ("This is a sparse file.",),
+        notes=(*(stored.notes if isinstance(stored, Checkpoint) else ("This is a sparse file.",)), *_missing_engine()),
     )
+
+
+def _missing_engine() -> tuple[str, ...]:
+    """What a person should know who wonders why a sparse model is slow here."""
+    reason = native.unavailable_reason()
+    return () if reason is None else (f"No native engine here, torch.sparse runs sparse layers: {reason}.",)
 
 
 def _reasons(

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from rnnprune.architecture import RecurrentStack, Shape, find_stacks
+from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
 from rnnprune.formats.sparse import is_sparse_file
-from rnnprune.tasks.builtin import builtin_model, builtin_task
+from rnnprune.tasks.builtin import builtin_spec, builtin_task
 from rnnprune.tasks.distill.inputs import read_inputs
 from rnnprune.tasks.distill.stacks import build_stacks
 from rnnprune.tasks.distill.task import BATCH_SIZE, LENGTH, DistillTask, Student, model_student, stacks_student
 from rnnprune.tasks.loader import load_model_function, load_task
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
+from rnnprune.tasks.spec import ModelSpec
 
 DISTILL = "distill"
 TASK_KEYS = ("task", "model", "data")  # what a built-in task left in the checkpoint's metadata
@@ -99,6 +101,7 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
             )
         return load_task(choice.spec, choice.options.data)
     if subject.task_metadata:
+        described_spec(subject.checkpoint.path, subject.task_metadata, subject.shapes)
         try:
             return builtin_task(subject.task_metadata, choice.options)
         except InputRefused as error:
@@ -124,8 +127,8 @@ def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
 def _student(subject: Subject, model: str | None, arrays: dict[str, Tensor], length: int) -> Student:
     if model is not None:
         return model_student(load_model_function(model), arrays)
-    if (built_in := builtin_model(subject.task_metadata)) is not None:
-        return model_student(built_in, arrays)
+    if (spec := described_spec(subject.checkpoint.path, subject.task_metadata, subject.shapes)) is not None:
+        return model_student(spec.build(), arrays)
     stacks = subject.stacks
     if not stacks:
         raise UsageError(f"no recurrent layer was recognised in {subject.path}; pass --model my_model.py:build")
@@ -146,21 +149,35 @@ def load_model(task: Task, subject: Subject) -> nn.Module:
 
 def fill_model(model: nn.Module, subject: Subject) -> None:
     """Load the checkpoint's weights into a model, strictly, or raise as `load_model` does."""
-    found, expected = subject.checkpoint.state_dict(), model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in expected]
-    problems += [
-        f"{name}: expected {list(expected[name].shape)}, found {list(found[name].shape)}"
-        for name in expected.keys() & found.keys()
-        if expected[name].shape != found[name].shape
-    ]
+    problems = misfit({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, subject.shapes)
     if problems:
-        more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
         raise UsageError(
-            f"{subject.checkpoint.path} does not fit the task's model: {'; '.join(sorted(problems)[:8])}{more}; "
+            f"{subject.checkpoint.path} does not fit the task's model: {_told(problems)}; "
             "build_model() must give the very model that was saved"
         )
-    model.load_state_dict(found, strict=True)
+    model.load_state_dict(subject.checkpoint.state_dict(), strict=True)
+
+
+def described_spec(path: Path, metadata: Mapping[str, object], shapes: Mapping[str, Shape]) -> ModelSpec | None:
+    """The sizes of the built-in model that a file describes; None where it names no built-in task.
+
+    Raises InputRefused where the file's own weights are not that model's: a few bytes could describe gigabytes.
+    """
+    try:
+        spec = builtin_spec(metadata)
+    except InputRefused as error:
+        raise InputRefused(f"{path}: {error}") from error
+    if spec is not None and (problems := misfit(spec.shapes(), shapes)):
+        raise InputRefused(
+            f"{path}: its weights are not those of the model that it describes: {_told(problems)}; "
+            "it was edited or is damaged, train or export it again"
+        )
+    return spec
+
+
+def _told(problems: Sequence[str]) -> str:
+    more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
+    return f"{'; '.join(sorted(problems)[:8])}{more}"
 
 
 def _ways_on(subject: Subject, command: str) -> str:

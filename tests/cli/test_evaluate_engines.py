@@ -36,3 +36,5 @@ def test_no_engine_is_chosen_silently(rnnprune: Callable[..., Any], monkeypatch:
     told = rnnprune("evaluate", SPARSE, "--engine", "native")
     assert told.code == 2
     assert "the native engine is unavailable: the C extension was not built" in told.err
+    assert rnnprune("bench", SPARSE, "--engines", "native:16x1").code == 2
+    assert "No native engine here, torch.sparse runs sparse layers: the C extension" in rnnprune("report", SPARSE).out

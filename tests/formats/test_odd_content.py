@@ -226,6 +226,52 @@ def test_a_reason_of_any_length_is_cut(tmp_path: Path) -> None:
     assert len(str(refusal(tmp_path, "x" * 10**6, "do this"))) < 3000
 
 
+@pytest.mark.parametrize("error", [RnnpruneError, UsageError, InputRefused])
+def test_no_error_carries_a_terminals_commands(error: type[RnnpruneError]) -> None:
+    assert str(error(f"{NASTY} is no name;\nuse another")) == f"w{ESCAPED} is no name;\nuse another"
+
+
+# What two readers would read differently
+
+
+def raw(path: Path, header: str, data: bytes) -> Path:
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + data)
+    return path
+
+
+TWO_FLOATS = '{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        (f'{{"a":{TWO_FLOATS},"a":{TWO_FLOATS}}}', "a"),
+        (f'{{"__metadata__":{{"x":"1","x":"2"}},"a":{TWO_FLOATS}}}', "x"),
+        (f'{{"__metadata__":{{"rnnprune":"{{\\"k\\":1,\\"k\\":2}}"}},"a":{TWO_FLOATS}}}', "k"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path, header: str, name: str) -> None:
+    with pytest.raises(InputRefused, match=f"'{name}' stands twice in one JSON object"):
+        read_checkpoint(raw(tmp_path / "w", header, bytes(8)))
+
+
+def test_an_array_at_an_odd_address_is_copied(tmp_path: Path) -> None:
+    header = (
+        '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}'
+    )
+    tensor = read_checkpoint(raw(tmp_path / "w", header, b"\7" + struct.pack("<2f", 1.5, -2.0))).tensors["w"]
+    assert (tensor.tolist(), tensor.data_ptr() % 4) == ([1.5, -2.0], 0)
+
+
+@pytest.mark.parametrize("lost", ["rnnprune_format", "binsparse"])
+def test_a_sparse_file_that_has_lost_a_key_is_not_taken_for_a_dense_one(tmp_path: Path, lost: str) -> None:
+    metadata = {"rnnprune_format": "1", "binsparse": "{}"}
+    del metadata[lost]
+    write_container(tmp_path / "w", {"w.values": ONES}, metadata)
+    with pytest.raises(InputRefused, match=f"its metadata lack `{lost}`"):
+        read_checkpoint(tmp_path / "w")
+
+
 # Paths
 
 

@@ -25,8 +25,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 WEIGHT = torch.tensor([[0.0, 0.0, 1.5, 0.0], [0, 0, -127, 1], [0, 0, 0, 0], [0, 0, 0, 0]])
 HEADER = (
     rb'{"__metadata__":{"format":"pt","rnnprune_format":"1","binsparse":"{\"w\":{\"version\":\"0.1\",\"format\":'
-    rb"{\"custom\":{\"level\":{\"level_desc\":\"dense\",\"rank\":1,\"level\":{\"level_desc\":\"sparse\",\"rank\":1,"
-    rb"\"level\":{\"level_desc\":\"dense\",\"rank\":2,\"level\":{\"level_desc\":\"element\"}}}}}},"
+    rb"\"custom\",\"custom\":{\"level\":{\"level_desc\":\"dense\",\"rank\":1,\"level\":{\"level_desc\":\"sparse\",\"rank\":1,"
+    rb"\"level\":{\"level_desc\":\"dense\",\"rank\":2,\"level\":{\"level_desc\":\"element\"}}}}},"
     rb"\"shape\":[2,2,2,2],\"number_of_stored_values\":4,\"data_types\":{\"pointers_to_1\":\"int32\","
     rb'\"indices_1\":\"uint16\",\"values\":\"int8\",\"scales\":\"float32\"}}}",'
     rb'"rnnprune":"{\"aliases\":{},\"order\":[\"w\"]}"},'
@@ -137,7 +137,7 @@ def write_broken(path: Path, change: Change) -> None:
     types = {"pointers_to_1": "int32", "indices_1": "uint16", "values": "int8", "scales": "float32"}
     descriptor: dict[str, Any] = {
         "version": "0.1",
-        "format": FORMAT,
+        **FORMAT,
         "shape": [2, 2, 2, 2],
         "number_of_stored_values": 4,
         "data_types": types,
@@ -159,7 +159,7 @@ def without_scales(_: dict[str, Tensor], descriptor: dict[str, Any]) -> None:
 
 
 def another_level(_: dict[str, Tensor], descriptor: dict[str, Any]) -> None:
-    descriptor["format"] = json.loads(json.dumps(FORMAT).replace('"rank": 2', '"rank": 3'))
+    descriptor |= json.loads(json.dumps(FORMAT).replace('"rank": 2', '"rank": 3'))
 
 
 BROKEN: dict[str, tuple[Change, str]] = {

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rnnprune.errors import UsageError
+from rnnprune.kernels import native
 from rnnprune.kernels.csr import csr_from_dense
 from rnnprune.runtime.layouts import best_layout
 
@@ -39,3 +41,19 @@ def test_the_edges() -> None:
     assert best_layout(csr_from_dense(torch.zeros(5, 9)), "auto") == "auto"
     assert best_layout(csr_from_dense(torch.randn(64, 64)), "auto") in {"16x1", "8x1", "8x4", "4x4"}
     assert best_layout(csr_from_dense(torch.ones(1, 1)), "auto") == "auto"
+
+
+@pytest.mark.parametrize(("cols", "expected"), [(3, {"8x1"}), (4, {"8x4"}), (65_536, {"8x4"}), (65_540, {"sell8"})])
+def test_blocks_are_taken_where_the_engine_has_them(cols: int, expected: set[str]) -> None:
+    """A block as wide as the engine's, and columns that 16 bits number; elsewhere it would refuse to pack."""
+    weight = torch.zeros(8, cols)
+    weight[:, -4:] = torch.randn(8, min(4, cols))
+    csr = csr_from_dense(weight)
+    assert best_layout(csr, "sell8") in expected
+    if native.unavailable_reason() is None:
+        native.pack(csr, best_layout(csr, "sell8"))
+        for layout in () if 4 <= cols <= 65_536 else ("8x4", "4x4:int8"):
+            with pytest.raises(
+                UsageError, match=f"layout '{layout}' needs 4 to 65536 columns, found {cols}; use sell8"
+            ):
+                native.pack(csr, layout)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import rnnprune
-from rnnprune import UsageError
+from rnnprune import InputRefused, UsageError
 from rnnprune.kernels import native
 from rnnprune.pruning.options import Selection
 from rnnprune.runtime.sparsify import engines_of
@@ -118,3 +118,19 @@ def test_a_file_without_a_built_in_task_names_the_way_on(tmp_path: Path) -> None
         f"{tmp_path}/theirs.pt does not say how its model is built (built in: {', '.join(BUILTIN)}); "
         f"build the model yourself and call rnnprune.sparsify(model, '{tmp_path}/theirs.pt')"
     )
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": 12_000}, {"layers": 60}, {"embedding": 13}])
+def test_a_model_that_its_own_file_does_not_hold_is_never_built(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int]
+) -> None:
+    """A few bytes of metadata describe gigabytes: the shapes come from the meta device, where nothing is allocated."""
+    tree = torch.load(files.checkpoint, weights_only=True)
+    tree["rnnprune"]["model"] |= sizes
+    torch.save(tree, tmp_path / "ckpt.pt")
+    build = LmModelSpec.build
+    on_meta = lambda spec: build(spec) if torch.get_default_device().type == "meta" else pytest.fail("built")  # noqa: E731
+    monkeypatch.setattr(LmModelSpec, "build", on_meta)
+    for read in (rnnprune.load, lambda path: evaluate(path, TINY)):
+        with pytest.raises(InputRefused, match=r"ckpt\.pt: its weights are not those of the model that it describes"):
+            read(tmp_path / "ckpt.pt")
