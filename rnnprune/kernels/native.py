@@ -181,20 +181,24 @@ def pack(csr: Csr, layout: str = "auto", threads: int = 1, isa: str | None = Non
 def product(packed: Packed, x: Float[Tensor, "cols ..."]) -> Float[Tensor, "rows ..."]:
     """y = A x for x [cols] or [cols, B]."""
     rows, cols = packed.csr.shape
-    if x.dtype != torch.float32 or x.device.type != "cpu" or x.ndim not in (1, 2) or x.shape[0] != cols:
+    if x.dtype is not torch.float32 or not x.is_cpu or x.ndim not in (1, 2) or x.shape[0] != cols:
         found = f"x is {x.dtype} {list(x.shape)} on {x.device}"
         raise UsageError(f"{found}, expected float32 [{cols}] or [{cols}, B] on cpu")
     if x.ndim == 1 or x.shape[1] == 1:
-        return _run_product(packed, x.contiguous(), 1, x.new_empty(rows, *x.shape[1:]))
+        return _run_product(packed, x, 1, x.new_empty(rows) if x.ndim == 1 else x.new_empty(rows, 1))
     batch = x.shape[1]
     padding = -batch % BATCH_STEP
-    padded = torch.nn.functional.pad(x, (0, padding)) if padding else x.contiguous()
+    padded = torch.nn.functional.pad(x, (0, padding)) if padding else x
     return _run_product(packed, padded, batch + padding, x.new_empty(rows, batch + padding))[:, :batch]
 
 
 def _run_product(packed: Packed, x: Tensor, batch: int, y: Tensor) -> Tensor:
+    """As few calls into torch as can be: each takes a tenth to a twentieth of a product of blocks."""
     if batch:
-        _native.product_run(packed.handle(batch), pool(packed.threads), batch, *array(x), *array(y))
+        x = x if x.is_contiguous() else x.contiguous()
+        rows, cols = packed.csr.shape
+        addresses = (x.data_ptr(), cols * batch, y.data_ptr(), rows * batch)
+        _native.product_run(packed.handle(batch), pool(packed.threads), batch, *addresses)
     return y
 
 

@@ -66,8 +66,12 @@ def test_columns_around_uint16(isa, cols, batch):
         assert_product(native.product(native.pack(csr_from_dense(weight), layout, isa=isa), x), weight, x)
 
 
-def test_many_rows_cross_a_batch_of_window_groups():
-    weight, x = sparse_weight(5000, 70, 0.1, 0), operand(70, None, 0)
+@pytest.mark.parametrize("cols", [70, 640])
+def test_rows_that_begin_far_apart(cols):
+    """A window of x serves 16 rows at once: those that hold the others up go to its remainder."""
+    weight, x = sparse_weight(5000, cols, 0.1, 0), operand(cols, None, 0)
+    begin = torch.arange(5000).remainder(16).mul(cols // 16).unsqueeze(1)
+    weight *= (torch.arange(cols) >= begin) & (torch.arange(cols) < begin + 40)
     assert_product(native.product(native.pack(csr_from_dense(weight)), x), weight, x)
 
 

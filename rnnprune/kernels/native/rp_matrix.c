@@ -44,9 +44,8 @@ rp_status rp_matrix_pack(rp_matrix *matrix, const rp_csr *csr, rp_row_map rows, 
 
 void rp_matrix_free(rp_matrix *matrix) {
     if (matrix->remainder) rp_matrix_free(matrix->remainder);
-    void *owned[] = {matrix->group_start, matrix->row_of_lane, matrix->columns,       matrix->wide_columns,
-                     matrix->values,      matrix->int8_values, matrix->scales,        matrix->slots_of,
-                     matrix->group_of,    matrix->remainder,   matrix->window_column};
+    void *owned[] = {matrix->group_start, matrix->row_of_lane, matrix->columns,   matrix->wide_columns, matrix->values,
+                     matrix->int8_values, matrix->scales,      matrix->remainder, matrix->window_column};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) rp_free(owned[i]);
     memset(matrix, 0, sizeof *matrix);
 }

@@ -1,8 +1,8 @@
 /* A packed sparse matrix: made once from CSR, read by the kernels, y += A x.
  *
  *   RP_SELL    chunks of 8 rows, sorted by length, one column of the chunk after another (slots)
- *   RP_WINDOW  16 rows x 64 columns: the window of x sits in registers and each slot is a register permute (AVX-512 only);
- *              what would need too many slots goes to a SELL remainder
+ *   RP_WINDOW  groups of 16 rows walk along their columns in steps: 64 values of x sit in registers and each of the step's
+ *              two slots picks from them (AVX-512 only); what would hold a group up goes to a SELL remainder
  *   RP_BLOCK   dense blocks of lanes x width (16x1, 8x1, 8x4, 4x4), stored column by column; values fp32 or int8
  */
 #ifndef RP_MATRIX_H
@@ -14,7 +14,7 @@
 #define RP_SELL_LANES 8
 #define RP_WINDOW_LANES 16
 #define RP_WINDOW_COLUMNS 64
-#define RP_WINDOW_BATCH 128 /* groups whose sums fit the kernel's stack buffer: 8 KiB */
+#define RP_WINDOW_SLOTS 2
 
 typedef enum { RP_SELL = 0, RP_WINDOW, RP_BLOCK } rp_layout;
 
@@ -36,17 +36,15 @@ struct rp_matrix {
     size_t rows, cols;      /* y must have rows rows, x cols rows */
     size_t nnz;             /* entries taken from the CSR matrix */
     size_t groups;          /* of format.lanes rows each */
-    size_t slots;           /* slots (RP_SELL, RP_WINDOW) or blocks (RP_BLOCK) */
-    uint32_t *group_start;  /* [groups + 1], in slots or blocks; RP_WINDOW: not used */
+    size_t slots;           /* slots (RP_SELL), steps (RP_WINDOW) or blocks (RP_BLOCK) */
+    uint32_t *group_start;  /* [groups + 1], in slots, steps or blocks */
     uint32_t *row_of_lane;  /* [groups * lanes] */
-    uint16_t *columns;      /* RP_SELL: [slots * lanes], RP_BLOCK: [blocks], first column of the block */
+    uint16_t *columns;      /* RP_SELL: [slots * lanes]; RP_BLOCK, RP_WINDOW: [slots], first column of the block or window */
     uint32_t *wide_columns; /* RP_SELL, in place of columns when cols > 65536 */
-    float *values;          /* [slots * lanes], RP_BLOCK: [blocks * lanes * width] */
+    float *values;          /* [slots * lanes], RP_WINDOW: [steps * 2 * lanes], RP_BLOCK: [blocks * lanes * width] */
     int8_t *int8_values;    /* in place of values */
     float *scales;          /* [groups * lanes], int8 only */
-    uint8_t *slots_of;      /* RP_WINDOW: [windows * groups], by batch of groups and window, fewest slots first */
-    uint8_t *group_of;      /* RP_WINDOW: the group of each slots_of, counted within its batch */
-    uint8_t *window_column; /* RP_WINDOW: [slots * lanes], column within the window */
+    uint8_t *window_column; /* RP_WINDOW: as values, column within the window */
     rp_matrix *remainder;   /* RP_WINDOW: what did not fit, as RP_SELL */
     size_t bytes;           /* of all of the above */
 };

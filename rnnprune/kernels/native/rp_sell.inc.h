@@ -26,7 +26,7 @@ INLINE void SELL(chunk16)(const rp_matrix *a, size_t k, size_t end, const uint32
     const float *v = a->values + 8 * k;
     const COLUMN *c = a->COLUMNS + 8 * k + lane;
     for (; k < end; k++, v += 8, c += 8) {
-        v8f values = load8(v);
+        v8f values = in_register(load8(v));
         UNROLL for (size_t r = 0; r < rows; r++)
             sum[r] = wide_multiply_add(sum[r], wide_splat(values, lane + r), wide_load(x + c[r] * x_stride));
     }
@@ -39,9 +39,11 @@ INLINE void SELL(chunk_narrow)(const rp_matrix *a, size_t k, size_t end, const u
     narrow sum[8] = {0};
     const float *v = a->values + 8 * k;
     const COLUMN *c = a->COLUMNS + 8 * k;
-    for (; k < end; k++, v += 8, c += 8)
+    for (; k < end; k++, v += 8, c += 8) {
+        v8f values = in_register(load8(v));
         UNROLL for (size_t r = 0; r < 8; r++)
-            sum[r] = narrow_multiply_add(sum[r], narrow_of(v, r), narrow_load(x + c[r] * x_stride));
+            sum[r] = narrow_multiply_add(sum[r], narrow_splat(values, r), narrow_load(x + c[r] * x_stride));
+    }
     UNROLL for (size_t r = 0; r < 8; r++)
         if (row_of_lane[r] != RP_NO_ROW) narrow_add_to(y + row_of_lane[r] * y_stride, sum[r]);
 }

@@ -21,6 +21,13 @@ INLINE v8f all8(float x) { return (v8f){x, x, x, x, x, x, x, x}; }
     ((n) == 0 ? splat(v, 0) : (n) == 1 ? splat(v, 1) : (n) == 2 ? splat(v, 2) : (n) == 3 ? splat(v, 3) : (n) == 4 ? splat(v, 4) \
      : (n) == 5 ? splat(v, 5) : (n) == 6 ? splat(v, 6) : splat(v, 7))
 INLINE v8f splat8(v8f v, size_t n) { return OF_LANE(SPLAT8, v, n); }
+/* GCC would turn a load and its splats into eight loads that splat, a fifth slower at batch 8 (measured). */
+INLINE v8f in_register(v8f v) {
+#ifdef HAS_V8
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
 INLINE v8f select8(v8i mask, v8f yes, v8f no) { return (v8f)((mask & (v8i)yes) | (~mask & (v8i)no)); }
 INLINE v8f min8(v8f a, v8f b) { return select8(a > b, b, a); } /* a NaN in a stays */
 INLINE v8f max8(v8f a, v8f b) { return select8(a < b, b, a); }
@@ -89,12 +96,12 @@ INLINE void wide_add_to(float *p, wide v) { wide_store(p, wide_plus(wide_load(p)
 #ifdef HAS_V8
 typedef v8f narrow;
 #define NARROW 8
-INLINE narrow narrow_of(const float *v, size_t n) { return splat8(load8(v), n); }
+INLINE narrow narrow_splat(v8f v, size_t n) { return splat8(v, n); }
 INLINE narrow narrow_all(float x) { return all8(x); }
 #else
 typedef v4f narrow;
 #define NARROW 4
-INLINE narrow narrow_of(const float *v, size_t n) { return (v4f){v[n], v[n], v[n], v[n]}; }
+INLINE narrow narrow_splat(v8f v, size_t n) { return (v4f){v[n], v[n], v[n], v[n]}; }
 INLINE narrow narrow_all(float x) { return (v4f){x, x, x, x}; }
 #endif
 INLINE narrow narrow_load(const float *p) { return *(const narrow *)p; }

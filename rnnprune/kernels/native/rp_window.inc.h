@@ -6,16 +6,8 @@ typedef struct {
     __m512 x0, x1, x2, x3;
 } window64;
 
-INLINE __m512 load_up_to_16(const float *x, size_t left) {
-    __mmask16 mask = left >= 16 ? 0xffff : (__mmask16)((1u << left) - 1);
-    return _mm512_maskz_loadu_ps(mask, x);
-}
-
-INLINE size_t minus(size_t a, size_t b) { return a > b ? a - b : 0; }
-
-INLINE window64 load_window(const float *x, size_t left) {
-    return (window64){load_up_to_16(x, left), load_up_to_16(x + 16, minus(left, 16)), load_up_to_16(x + 32, minus(left, 32)),
-                      load_up_to_16(x + 48, minus(left, 48))};
+INLINE window64 load_window(const float *x) {
+    return (window64){_mm512_loadu_ps(x), _mm512_loadu_ps(x + 16), _mm512_loadu_ps(x + 32), _mm512_loadu_ps(x + 48)};
 }
 
 INLINE __m512 pick16(const window64 *w, const uint8_t *column) {
@@ -25,23 +17,21 @@ INLINE __m512 pick16(const window64 *w, const uint8_t *column) {
 }
 
 static void window_matvec(const rp_matrix *a, rp_f32_in x, rp_f32_out y) {
-    float sums[RP_WINDOW_BATCH * 16];
-    const float *v = a->values;
-    const uint8_t *column = a->window_column, *slots = a->slots_of, *group = a->group_of;
-    for (size_t batch = 0; batch < a->groups; batch += RP_WINDOW_BATCH) {
-        size_t groups = a->groups - batch < RP_WINDOW_BATCH ? a->groups - batch : RP_WINDOW_BATCH;
-        memset(sums, 0, groups * 16 * sizeof *sums);
-        for (size_t first = 0; first < a->cols; first += RP_WINDOW_COLUMNS) {
-            window64 w = load_window(x.data + first, a->cols - first);
-            for (size_t i = 0; i < groups; i++) {
-                float *at = sums + 16 * *group++;
-                __m512 sum = _mm512_loadu_ps(at);
-                for (size_t n = *slots++; n > 0; n--, v += 16, column += 16)
-                    sum = _mm512_fmadd_ps(_mm512_loadu_ps(v), pick16(&w, column), sum);
-                _mm512_storeu_ps(at, sum);
+    float narrow_x[RP_WINDOW_COLUMNS] = {0}, row_sum[16];
+    const float *from = x.data;
+    if (a->cols < RP_WINDOW_COLUMNS) from = memcpy(narrow_x, x.data, a->cols * sizeof *narrow_x);
+    for (size_t g = 0; g < a->groups; g++) {
+        __m512 sum[RP_WINDOW_SLOTS] = {0};
+        for (size_t k = a->group_start[g]; k < a->group_start[g + 1]; k++) {
+            const window64 w = load_window(from + a->columns[k]);
+            UNROLL for (size_t s = 0; s < RP_WINDOW_SLOTS; s++) {
+                size_t at = 16 * (k * RP_WINDOW_SLOTS + s);
+                sum[s] = _mm512_fmadd_ps(_mm512_loadu_ps(a->values + at), pick16(&w, a->window_column + at), sum[s]);
             }
         }
-        for (size_t g = 0; g < groups; g++) add_to_rows(y.data, a->row_of_lane + 16 * (batch + g), sums + 16 * g, 16);
+        for (size_t s = 1; s < RP_WINDOW_SLOTS; s++) sum[0] = _mm512_add_ps(sum[0], sum[s]);
+        _mm512_storeu_ps(row_sum, sum[0]);
+        add_to_rows(y.data, a->row_of_lane + 16 * g, row_sum, 16);
     }
     sell_matvec_u16(a->remainder, x, y);
 }
