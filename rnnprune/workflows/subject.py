@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks
-from rnnprune.errors import InputRefused, UsageError, printable
+from rnnprune.errors import Diverged, InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
 from rnnprune.formats.sparse import is_sparse_file
@@ -161,6 +161,12 @@ def fill_model(model: nn.Module, subject: Subject) -> None:
             "build_model() must give the very model that was saved"
         )
     model.load_state_dict(found, strict=True)
+
+
+def require_finite(model: nn.Module, path: Path) -> None:
+    """Raise Diverged when a weight is NaN or infinite: nothing can be trained from there."""
+    if bad := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise Diverged(f"{path}: {printable(bad[0])} holds NaN or infinity; give a checkpoint from before it diverged")
 
 
 def _ways_on(subject: Subject, command: str) -> str:
