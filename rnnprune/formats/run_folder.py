@@ -86,8 +86,8 @@ def _take_back_metrics(run: Path) -> None:
 def publish(run: Path) -> None:
     """Move what was staged into the run folder, in place of an older run and of what was exported from it.
 
-    The old manifest goes first and the new one comes last, so that no mixture of two runs looks finished. The state goes
-    after that: a run that is cut off in here goes on from it, and publishes again.
+    The old manifest goes first and the new one comes last, so that no mixture of two runs looks finished. The state
+    goes after that: a run that is cut off in here goes on from it, and publishes again.
     """
     stage = run / STAGE
     try:

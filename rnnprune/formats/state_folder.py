@@ -1,7 +1,7 @@
 """The state folder: what an interrupted run goes on from.
 
 000012.safetensors   every tensor of the state
-000012.json          {"state": {"bytes", "sha256" of the tensor file, "document": all that is no tensor}, "sha256": of it}
+000012.json          {"state": {"bytes", "sha256" of the tensor file, "document": all that is no tensor}, "sha256"}
 latest               the name of the newest manifest
 
 Each file is whole or not there, and they are written in this order, so at every instant `latest` names a state that is
@@ -24,6 +24,7 @@ from torch import Tensor
 from rnnprune.errors import InputRefused, StorageError
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.container import container_chunks, read_container
+from rnnprune.formats.lock import folder_lock
 from rnnprune.formats.run_folder import sha256_of
 
 LATEST = "latest"
@@ -44,6 +45,18 @@ class StateFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @contextlib.contextmanager
+    def in_use(self, keep: bool) -> Iterator[None]:
+        """Hold the folder, emptied unless `keep`; it goes again where nothing was saved in it."""
+        with folder_lock(self.path):
+            if not keep:
+                self._remove_all_but(set())
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
     def save(self, snapshot: Snapshot) -> None:
         """Make this the newest state, and drop all but the last two.
@@ -81,14 +94,17 @@ class StateFolder:
         stale = [number for number in newest_first if pointed is not None and number > pointed]
         kept = [number for number in newest_first if number not in stale][:KEPT]
         names = {file.name for number in kept for file in self._files(number)} | {LATEST}
-        with contextlib.suppress(OSError):  # what cannot be removed now is removed at the next start
-            for path in self.path.iterdir():
-                if path.name not in names:
-                    path.unlink()
+        self._remove_all_but(names)
 
     def remove(self) -> None:
         """The run is finished: nothing has to be gone on from."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _remove_all_but(self, names: set[str]) -> None:
+        with contextlib.suppress(OSError):  # what cannot be removed now is removed at the next start
+            for path in self.path.iterdir():
+                if path.name not in names:
+                    path.unlink()
 
     def _files(self, number: int) -> tuple[Path, Path]:
         return self.path / f"{number:06}.json", self.path / f"{number:06}.safetensors"

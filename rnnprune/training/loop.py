@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,7 @@ def train(
     position: where to go on from, and kept up to date; the start if None. A batch that is not finite, or whose loss or
     gradients are not, makes no step and no mask update; Diverged is raised at the tenth in a row.
     """
-    device = next(model.parameters()).device
-    position = position or Position(task, recipe, device, workers)
+    position = position or Position(task, recipe, next(model.parameters()).device, workers)
     loss_of, scaler = workers.loss_of(model, task), position.scaler
     model.train()
     while position.step < total_steps:
@@ -85,23 +84,35 @@ def train(
             position.skip("the batch holds NaN or infinity")
             continue
         buffers = [buffer.clone() for buffer in model.buffers()]
-        with torch.autocast(device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"):
-            loss = loss_of(to_device(batch, device))
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = workers.mean(_backward(loss_of, batch, model, recipe.precision, scaler))
         scaler.unscale_(optimizer)
-        norm, mean_loss = float(clip(model, recipe.clip_norm)), workers.mean(loss.item())
-        if not (math.isfinite(mean_loss) and math.isfinite(norm)):
+        norm = float(clip(model, recipe.clip_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             _take_back(model, buffers)
-            if not math.isfinite(mean_loss) or not _scale_was_too_high(scaler):
-                position.skip(f"the loss is {mean_loss}, the norm of the gradients {norm}")
+            if not math.isfinite(loss) or not _scale_was_too_high(scaler):
+                position.skip(f"the loss is {loss:g} and the norm of the gradients {norm:g}")
             scaler.update()
             continue
         scaler.step(optimizer)
         scaler.update()
         update = pruner.step() if pruner is not None else None
-        position.step, position.skipped = position.step + 1, 0
-        position.sparsity = position.sparsity if update is None else update.sparsity
-        yield StepRecord(position.step, total_steps, mean_loss, learning_rate, position.sparsity, update)
+        position.advance(None if update is None else update.sparsity)
+        yield StepRecord(position.step, total_steps, loss, learning_rate, position.sparsity, update)
+
+
+def _backward(
+    loss_of: Callable[[Any], Tensor],
+    batch: Any,
+    model: nn.Module,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+) -> float:
+    """The loss of a batch; its gradients, times the scale, are left in the model."""
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+        loss = loss_of(to_device(batch, device))
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    return loss.item()
 
 
 def clip(model: nn.Module, norm: float) -> Tensor:

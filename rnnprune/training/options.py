@@ -18,7 +18,11 @@ class SaveEvery(NamedTuple):
     seconds: float | None = None
 
 
-SAVE_EVERY = SaveEvery(seconds=600.0)
+class Keeping(NamedTuple):
+    """Whether an interrupted run is gone on with, and how often a running one is saved."""
+
+    resume: Resume = "auto"
+    save_every: SaveEvery = SaveEvery(seconds=600.0)
 
 
 def parse_save_every(text: str) -> SaveEvery:

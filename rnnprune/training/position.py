@@ -45,6 +45,11 @@ class Position:
         self.index += 1
         return batch
 
+    def advance(self, sparsity: float | None) -> None:
+        """A step was taken; the sparsity after it, where the masks changed."""
+        self.step, self.skipped = self.step + 1, 0
+        self.sparsity = self.sparsity if sparsity is None else sparsity
+
     def skip(self, found: str) -> None:
         """A batch that makes no step. Raises Diverged at the tenth in a row."""
         self.skipped += 1

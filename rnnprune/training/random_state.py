@@ -18,13 +18,13 @@ from rnnprune.tasks.protocol import Task
 def seed_all(seed: int) -> None:
     """Seed the three global generators (numpy's takes the low 32 bits)."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - a user's task may draw from the global one
+    np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
 def random_state(task: Task, device: torch.device) -> dict[str, Any]:
     """The states of all generators: text, numbers, lists and dicts."""
-    name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": _text(torch.get_rng_state()),
         "numpy": [name, np.asarray(key).tolist(), position, has_gauss, gauss],
@@ -40,7 +40,7 @@ def set_random_state(state: dict[str, Any], task: Task, device: torch.device) ->
     """Put all generators back to where `random_state` found them."""
     torch.set_rng_state(_tensor(state["torch"]))
     name, key, *rest = state["numpy"]
-    np.random.set_state((name, np.array(key, dtype=np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, np.array(key, dtype=np.uint32), *rest))
     random.setstate(_tupled(state["python"]))
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(_tensor(state["cuda"]), device)

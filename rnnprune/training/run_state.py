@@ -50,14 +50,14 @@ class RunState:
         return Snapshot(tensors, document)
 
     def put_back(self, snapshot: Snapshot) -> None:
-        """Make everything as it was when `snapshot` was taken. UsageError or RuntimeError where the model is another."""
+        """Make everything as it was when `snapshot` was taken, of the same model, optimizer and pruner."""
         document, tensors = snapshot.document, snapshot.tensors
         self.model.load_state_dict(_under("model/", tensors), strict=True)
         state: dict[int, dict[str, Any]] = {int(index): dict(plain) for index, plain in document["optimizer"].items()}
         for name, tensor in _under("optimizer/", tensors).items():
             index, _, key = name.partition("/")
             state[int(index)][key] = tensor.clone()
-        groups = self.optimizer.state_dict()["param_groups"]
+        groups = [{**group, "lr": document["learning_rate"]} for group in self.optimizer.state_dict()["param_groups"]]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         if self.pruner is not None:
             packed = _under("mask/", tensors)

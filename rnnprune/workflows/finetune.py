@@ -3,77 +3,34 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
-from rnnprune.errors import UsageError
 from rnnprune.formats.lock import folder_lock
-from rnnprune.formats.run_folder import METRICS, STAGE, STATE, Unfinished, open_stage, sha256_of
-from rnnprune.formats.state_folder import Snapshot, StateFolder, require_room
-from rnnprune.pruning.options import PruningOptions
-from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Schedule, plan_schedule
+from rnnprune.formats.run_folder import METRICS, STAGE, STATE, Unfinished, open_stage
+from rnnprune.formats.state_folder import Snapshot, StateFolder
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.keeper import Keeper, RunParts
-from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps
-from rnnprune.training.options import SAVE_EVERY, Resume, SaveEvery
-from rnnprune.training.recipe import Recipe
+from rnnprune.training.loop import StepRecord, build_optimizer, evaluate
+from rnnprune.training.random_state import seed_all
 from rnnprune.training.workers import Workers, joined_workers
 from rnnprune.workflows.curve import Curve, NoCurve
-from rnnprune.workflows.machine import find_device, set_threads
-from rnnprune.workflows.resume import (
-    environment,
-    fingerprint_of_data,
-    notes_of_resuming,
-    plain_json,
-    room_for_training,
-    saved_state,
-)
+from rnnprune.workflows.finetune_plan import FinetuneRequest as FinetuneRequest
+from rnnprune.workflows.finetune_plan import Plan, prepare
+from rnnprune.workflows.machine import set_threads
+from rnnprune.workflows.resume import notes_of_resuming
 from rnnprune.workflows.run_output import Story, write_run
-from rnnprune.workflows.subject import (
-    Subject,
-    TaskChoice,
-    find_task,
-    load_model,
-    notes_of,
-    open_subject,
-    require_finite,
-)
+from rnnprune.workflows.subject import notes_of
 
 Phase = Literal["control", "pruning"]
 Figures = dict[str, float]
-
-
-@dataclass(frozen=True)
-class FinetuneRequest:
-    """Everything a fine-tuning run is told.
-
-    control_lr: the dense control's own peak learning rate, where the pruned run's would harm it. out None:
-    `<stem>-s<target in percent>` in the current folder. resume: "auto" goes on with a run that was interrupted there.
-    """
-
-    checkpoint: Path
-    task: TaskChoice = field(default_factory=TaskChoice)
-    pruning: PruningOptions = field(default_factory=PruningOptions)
-    recipe: Recipe = field(default_factory=Recipe)
-    control: bool = False
-    control_lr: float | None = None
-    out: Path | None = None
-    overwrite: bool = False
-    resume: Resume = "auto"
-    save_every: SaveEvery = SAVE_EVERY
-    device: str = "cpu"
-    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,45 +84,24 @@ class Observer:
         """After scoring "dense", "dense_control" or "sparse" on the test split."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Everything that can be found wrong before any work is spent.
-
-    saved: the state to go on from. identity: what is saved with every state, to know the run by.
-    """
-
-    subject: Subject
-    task: Task
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    pruner: Pruner
-    total_steps: int
-    run: Path
-    workers: Workers
-    saved: Snapshot | None
-    identity: Mapping[str, Any]
-
-
 def finetune(request: FinetuneRequest, observer: Observer | None = None) -> FinetuneResult | None:
     """Prune while training, score the dense model before and the sparse one after, and write the run folder.
 
     A run that was interrupted there is gone on with. None in every process but the first, which alone writes and tells.
     """
     set_threads(request.threads)
-    _check(request)
     with joined_workers(request.device) as workers:
         if workers.is_first:
             return _finetune(request, observer or Observer(), workers)
-        _train(_prepare(request, workers), request, Observer(), time.perf_counter())
+        _train(prepare(request, workers), request, Observer(), time.perf_counter())
         return None
 
 
 def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) -> FinetuneResult:
     began = time.perf_counter()
-    plan = _prepare(request, workers)
+    plan = prepare(request, workers)
     with folder_lock(plan.run):
-        unfinished: Unfinished = "keep" if request.resume == "auto" else "drop"
+        unfinished: Unfinished = "keep" if request.keeping.resume == "auto" else "drop"
         stage = open_stage(plan.run, overwrite=request.overwrite, unfinished=unfinished)
         for text in notes_of(plan.task):
             observer.note(text)
@@ -186,55 +122,7 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
     return FinetuneResult(plan.run, target, written.achieved, written.per_tensor, metric, plan.total_steps, seconds)
 
 
-def _prepare(request: FinetuneRequest, workers: Workers) -> _Plan:
-    options = request.pruning
-    subject = open_subject(request.checkpoint)
-    task = find_task(subject, request.task, "finetune")
-    device = find_device(request.device)
-    model = load_model(task, subject).to(device)
-    require_finite(model, subject.checkpoint.path)
-    run = request.out or default_run(request.checkpoint, options.target)
-    fingerprint = _fingerprint(request, subject, task)
-    saved = saved_state(run / STAGE / STATE, request.resume, fingerprint, workers)
-    total_steps = planned_steps(task, request.recipe, workers) if saved is None else saved.document["total_steps"]
-    schedule = plan_schedule(options.schedule, total_steps, options.timing)
-    optimizer = build_optimizer(model, request.recipe)
-    pruner = Pruner(
-        model,
-        optimizer,
-        schedule,
-        target=options.target,
-        saliency=options.saliency,
-        selection=options.selection,
-        share=workers.share,
-    )
-    require_room(run, room_for_training(model), "this run and the states it saves")
-    identity = {
-        "fingerprint": fingerprint,
-        "environment": environment(request.task.spec, device, workers),
-        "total_steps": total_steps,
-    }
-    return _Plan(
-        subject, task, model, optimizer, schedule, pruner, total_steps, run, workers, saved, plain_json(identity)
-    )
-
-
-def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
-    """All that decides the result; the paths do not, what they lead to does."""
-    return {
-        "checkpoint": sha256_of(subject.checkpoint.path),
-        "data": fingerprint_of_data(task, request.task.data),
-        "task": {**asdict(request.task), "data": None},
-        "pruning": asdict(request.pruning),
-        "recipe": asdict(request.recipe),
-        "control": request.control,
-        "control_lr": request.control_lr,
-    }
-
-
-def _train(
-    plan: _Plan, request: FinetuneRequest, observer: Observer, began: float
-) -> dict[str, dict[Split, Figures]]:
+def _train(plan: Plan, request: FinetuneRequest, observer: Observer, began: float) -> dict[str, dict[Split, Figures]]:
     """Train the control, then the pruned model; the figures of both and of the model as it came."""
     model, task, saved, total_steps = plan.model, plan.task, plan.saved, plan.total_steps
     figures: dict[str, dict[Split, Figures]] = {} if saved is None else dict(saved.document["figures"])
@@ -253,9 +141,10 @@ def _train(
         observer.step(phase, record)
         curve.write(phase, record)
 
-    keeper = Keeper(folder, request.save_every, saved, about, plan.workers)
+    keeper = Keeper(folder, request.keeping.save_every, saved, about, plan.workers)
     for text in notes_of_resuming(saved, plan.identity, folder.path):
         observer.note(text)
+    seed_all(request.recipe.seed)
     with closing(curve), keeper.telling_what_is_saved():
         score(model, "dense")
         if request.control and "dense_control" not in figures:
@@ -276,22 +165,6 @@ def _seconds(began: float, saved: Snapshot | None) -> float:
     return time.perf_counter() - began + (0.0 if saved is None else saved.document["seconds"])
 
 
-def default_run(checkpoint: Path, target: float) -> Path:
-    """`<stem>-s<target in percent>` in the current folder."""
-    found = checkpoint.resolve()
-    return Path(f"{found.name if found.is_dir() else found.stem}-s{target * 100:g}")
-
-
-def _check(request: FinetuneRequest) -> None:
-    if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):
-        raise UsageError("--control-lr goes with --control, and must be above 0")
-    if request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
-        raise UsageError(
-            "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; "
-            "use --saliency magnitude, or --optimizer adam"
-        )
-
-
 def _score(model: nn.Module, task: Task, observer: Observer, label: str) -> dict[Split, Figures]:
     splits: tuple[Split, ...] = ("validation", "test")
     figures = {split: evaluate(model, task, split) for split in splits}
@@ -302,5 +175,3 @@ def _score(model: nn.Module, task: Task, observer: Observer, label: str) -> dict
 def _metric(task: Task, figures: dict[str, dict[Split, Figures]]) -> Metric:
     test = {label: splits["test"][task.metric] for label, splits in figures.items()}
     return Metric(task.metric, task.goal, test["dense"], test.get("dense_control"), test["sparse"])
-
-

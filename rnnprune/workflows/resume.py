@@ -53,7 +53,7 @@ def environment(task: str | None, device: torch.device, workers: Workers) -> dic
 
 def room_for_training(model: nn.Module) -> int:
     """Bytes on disk: the model, and three states (two are kept while the next is written) of it and two moments."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    weights = sum(tensor.nbytes for tensor in model.parameters())
     return (1 + 3 * 3) * weights + SPARE_BYTES
 
 
@@ -65,8 +65,9 @@ def saved_state(folder: Path, resume: Resume, fingerprint: Mapping[str, Any], wo
     """
     saved = StateFolder(folder).load() if resume == "auto" else None
     place = None if saved is None else [saved.document["phase"], saved.document["positions"][0]["step"]]
-    if any(each != place for each in (places := workers.gather(place))):
-        raise StorageError(f"{folder}: the processes find different states there ({places}); put --out on shared storage")
+    places = workers.gather(place)
+    if any(each != place for each in places):
+        raise StorageError(f"{folder}: the processes find different states ({places}); put --out on shared storage")
     if saved is not None and (changed := differences(saved.document["fingerprint"], plain_json(fingerprint))):
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise UsageError(
