@@ -7,6 +7,9 @@
     ├── Diverged           5  loss or weights are no longer finite
     └── StorageError       6  nothing could be written: disk full, folder read-only, path taken
 
+    KeyboardInterrupt
+    └── Interrupted  130, 143  SIGINT or SIGTERM; no Exception, so that nobody's `except Exception` takes it
+
 A message says what was found, why that cannot go on, and what to do about it.
 """
 
@@ -52,6 +55,15 @@ class StorageError(RnnpruneError):
     """The output could not be written; what stood there before still stands."""
 
     exit_code = 6
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the program to stop; the message says what can be gone on from, if anything."""
+
+    def __init__(self, signal_number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal = signal_number
+        self.exit_code = 128 + signal_number
 
 
 def printable(text: str, longest: int = LONGEST_SHOWN) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from rnnprune.errors import RnnpruneError
+from rnnprune.errors import Interrupted, RnnpruneError, StorageError
+from rnnprune.training.stopping import stopping_at_once
 
 
 def _warn_of_unknown_settings(program: Any) -> None:
@@ -27,19 +28,34 @@ def _warn_of_unknown_settings(program: Any) -> None:
             print(f"{name} is no setting and is ignored{f'; {close[0]}?' if close else ''}", file=sys.stderr)
 
 
+def _flush_stdout() -> None:
+    """An answer that nobody could read is no success: a full disk shows only here."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = None  # or the interpreter would try again, and end with 120
+        raise StorageError(f"standard output cannot be written: {error.strerror}; free some space") from error
+
+
 class Program(TyperGroup):
     """Turns our own errors into one message and the exit code that the error carries; a bug keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         _warn_of_unknown_settings(self)
         try:
-            return super().invoke(ctx)
+            with stopping_at_once():
+                result = super().invoke(ctx)
+                _flush_stdout()
+                return result
         except RnnpruneError as error:
             print(f"rnnprune: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt:
-            print("rnnprune: interrupted; a finished run or file that was there before is as it was", file=sys.stderr)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as error:
+            told = str(error) or "a finished run or file that was there before is as it was"
+            print(f"rnnprune: interrupted; {told}", file=sys.stderr)
+            raise typer.Exit(error.exit_code if isinstance(error, Interrupted) else 130) from None
 
 
 app = typer.Typer(

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from rnnprune.errors import UsageError
-from rnnprune.training.recipe import OptimizerName
+from rnnprune.training.options import Resume
+from rnnprune.training.recipe import OptimizerName, Precision
 
 SETTINGS = {"auto_envvar_prefix": "RNNPRUNE"}  # RNNPRUNE_TARGET=0.9 stands for --target 0.9 on every command
 
@@ -95,6 +96,11 @@ Epochs = Annotated[float | None, _option("--epochs", help="Instead of --steps.",
 LearningRate = Annotated[float, _option("--lr", help="Peak learning rate.", panel=TRAINING)]
 Optimizer = Annotated[OptimizerName, _option("--optimizer", help="adam, adamw, sgd (Nesterov, 0.9).", panel=TRAINING)]
 Seed = Annotated[int, _option("--seed", help="Of weights, data order and dropout.", panel=TRAINING)]
+
+PrecisionOf = Annotated[Precision, _option("--precision", help="Of the layers' arithmetic.", panel=TRAINING)]
+ResumeOf = Annotated[Resume, _option("--resume", help="auto goes on with an interrupted run.", panel=OUTPUT)]
+SaveEveryOf = Annotated[str, _option("--save-every", help="Steps (500) or minutes (10m).", panel=OUTPUT)]
+Processes = Annotated[int | None, _option("--nproc", help="Processes that train together here.", panel=MODEL)]
 
 Target = Annotated[float, _option("--target", help="Share of zeros in every pruned matrix.", panel=PRUNING)]
 Block = Annotated[str, _option("--block", help="Prune rows x columns together: 16x1, 8x4.", panel=PRUNING)]

@@ -21,6 +21,7 @@ from rnnprune.pruning.options import (
     parse_block,
 )
 from rnnprune.tasks.options import Level
+from rnnprune.training.options import Keeping, parse_save_every
 from rnnprune.training.recipe import Decay, Recipe
 
 train_app = typer.Typer(help="Train a dense model of a built-in task.", no_args_is_help=True)
@@ -49,8 +50,11 @@ def train_lm(
     epochs: o.Epochs = None,
     optimizer: o.Optimizer = "adam",
     lr: o.LearningRate = 2e-3,
+    precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint.")] = False,
+    resume: o.ResumeOf = "auto",
+    save_every: o.SaveEveryOf = "10m",
     device: o.Device = "cpu",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -68,9 +72,10 @@ def train_lm(
     spec = LmModelSpec(level, cell, hidden, layers, embedding, dropout, tied, carry)
     sizes = {"batch_size": batch_size, "length": seq_len}
     task = LmTask.from_text(data, spec, vocab=vocab, **{name: size for name, size in sizes.items() if size is not None})
-    recipe = Recipe(steps, epochs, optimizer, lr, seed=seed)
+    recipe = Recipe(steps, epochs, optimizer, lr, seed=seed, precision=precision)
+    keeping = Keeping(resume, parse_save_every(save_every))
     with Progress() as progress:
-        result = workflow.train_task(task, recipe, out, device, progress.training)
+        result = workflow.train_task(task, recipe, out, device, progress.training, progress.note, keeping=keeping)
     render.show(result, json)
 
 
@@ -110,9 +115,13 @@ def finetune(
     clip_norm: Annotated[float, o.training("--clip-norm", "Largest gradient norm; 0: any.")] = _DEFAULT.clip_norm,
     control: Annotated[bool, o.training("--control", "Also train the dense model on, for the same steps.")] = False,
     control_lr: Annotated[float | None, o.training("--control-lr", "Its own peak rate.", show_default="--lr")] = None,
+    precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     out: o.Out = None,
     overwrite: o.Overwrite = False,
+    resume: o.ResumeOf = "auto",
+    save_every: o.SaveEveryOf = "10m",
+    nproc: o.Processes = None,
     device: o.Device = "cpu",
     threads: o.Threads = None,
     json: o.Json = False,
@@ -122,6 +131,7 @@ def finetune(
     from rnnprune.cli import render
     from rnnprune.cli.progress import Progress
     from rnnprune.tasks.source import DataOptions
+    from rnnprune.training.launch import is_launched, launch
     from rnnprune.workflows import finetune as workflow
     from rnnprune.workflows.subject import TaskChoice, Unlabelled
 
@@ -140,17 +150,22 @@ def finetune(
             weight_decay=weight_decay,
             clip_norm=clip_norm,
             seed=seed,
+            precision=precision,
         ),
         control=control,
         control_lr=control_lr,
         out=out,
         overwrite=overwrite,
+        keeping=Keeping(resume, parse_save_every(save_every)),
         device=device,
         threads=threads,
     )
+    if nproc is not None and nproc > 1 and not is_launched():
+        raise typer.Exit(launch(nproc))
     with Progress() as progress:
         result = workflow.finetune(request, progress)
-    render.show(result, json)
+    if result is not None:  # another process tells it
+        render.show(result, json)
 
 
 @app.command("prune", context_settings=o.SETTINGS)

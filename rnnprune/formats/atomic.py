@@ -1,7 +1,8 @@
 """Files that are either all there or not there at all.
 
 The bytes go to a temporary file in the same folder, are flushed and synced, and take the final name in one step, so a
-power cut or a full disk leaves what stood there before.
+power cut or a full disk leaves what stood there before. A process that is killed in between leaves its temporary file,
+which the next write of the same file removes.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from rnnprune.errors import StorageError
+from rnnprune.formats.lock import try_lock
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp\Z")
 _REMEDIES = {
     errno.ENOSPC: "free some space or write to another disk",
     errno.EDQUOT: "free some of the quota or write to another disk",
@@ -34,8 +38,10 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     Raises StorageError with the path, the reason and the remedy; whatever goes wrong, Ctrl-C included, the temporary
     file is removed and an older file at `path` stays as it was.
     """
-    temporary = path.with_name(f".{path.name[:128]}.{secrets.token_hex(8)}.tmp")
+    prefix = f".{path.name[:128]}."
+    temporary = path.with_name(f"{prefix}{secrets.token_hex(8)}.tmp")
     try:
+        remove_strays(path.parent, prefix)
         try:
             _write_synced(temporary, [data] if isinstance(data, bytes) else data)
             os.replace(temporary, path)  # noqa: PTH105  same call on every platform, and the one that is atomic
@@ -49,8 +55,19 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}; {remedy}") from error
 
 
+def remove_strays(folder: Path, prefix: str = ".") -> None:
+    """Remove the temporary files of writers that died; a living one holds the lock of its own."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.startswith(prefix) and _TEMPORARY.search(path.name):
+                with path.open("rb") as file:
+                    if try_lock(file.fileno()):
+                        path.unlink()
+
+
 def _write_synced(path: Path, chunks: Iterable[bytes]) -> None:
     with path.open("xb") as file:
+        try_lock(file.fileno())
         for chunk in chunks:
             file.write(chunk)
         file.flush()

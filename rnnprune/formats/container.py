@@ -178,7 +178,7 @@ def write_container(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[
         if array.dtype not in NAME_OF_DTYPE or array.layout != torch.strided:
             found = f"{printable(name)}: {array.dtype}, {array.layout}"
             raise UsageError(f"{found} has no place in a safetensors file; convert it first")
-    write_atomic(path, _chunks(arrays, metadata))
+    write_atomic(path, container_chunks(arrays, metadata))
 
 
 def _name_problem(name: str) -> str | None:
@@ -205,7 +205,8 @@ def dump_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _chunks(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
+def container_chunks(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """The bytes of a safetensors file, header first, then one tensor at a time."""
     names = sorted(arrays, key=lambda name: (-arrays[name].element_size(), name))
     header: dict[str, Any] = {HEADER_KEY: dict(metadata)}
     end = 0

@@ -4,6 +4,7 @@ model.safetensors   the pruned model in dense layout, dropped weights exactly ze
 rnnprune.json       how it came about: task, architecture, schedule, sparsity, metrics, versions, sha256
 metrics.jsonl       the training curve, one JSON object a line
 README.md           a model card
+.unfinished/        only while a run is being made: what is to become the above, and `state/`, to go on from
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rnnprune.errors import StorageError, UsageError
-from rnnprune.formats.atomic import write_atomic
+from rnnprune.formats.atomic import remove_strays, write_atomic
 
 MODEL = "model.safetensors"
 MANIFEST = "rnnprune.json"
 METRICS = "metrics.jsonl"
 STAGE = ".unfinished"
+STATE = "state"  # in the stage
 CARD = "README.md"
+
+Unfinished = Literal["keep", "drop", "refuse"]
 
 _EXPORTED = re.compile(r"model\.(csr|bsr|dense)(\.\w+)?\.safetensors")
 
@@ -48,30 +52,42 @@ def newest_run(folder: Path) -> Path:
     return max(runs, key=lambda run: (run / MANIFEST).stat().st_mtime_ns)
 
 
-def open_stage(run: Path, *, overwrite: bool) -> Path:
+def open_stage(run: Path, *, overwrite: bool, unfinished: Unfinished = "refuse") -> Path:
     """The folder inside `run` in which a new run is put together; `publish` makes it the run.
 
     Called before any work is spent. What stands in `run` stays as it is until then: a finished run is refused unless
-    `overwrite`, anything else that is not ours always.
+    `overwrite`, anything else that is not ours always. unfinished: what becomes of a run that was interrupted there.
     """
     if is_run_folder(run) and not overwrite:
         raise UsageError(f"{run} already holds a finished run; choose another --out, or pass --overwrite")
     stage = run / STAGE
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if not is_run_folder(run) and any(path != stage for path in run.iterdir()):
+        if not is_run_folder(run) and not stage.is_dir() and any(run.iterdir()):
             raise UsageError(f"{run} holds other files and no run; choose another --out, a new folder")
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir()
+        if unfinished == "refuse" and (stage / STATE).is_dir():
+            raise UsageError(f"{run} holds a run that `finetune` can go on with; choose another --out")
+        if unfinished != "keep":
+            shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(exist_ok=True)
+        _take_back_metrics(run)
     except OSError as error:
         raise StorageError(f"{run}: cannot make the run folder ({error.strerror}); choose another --out") from error
+    remove_strays(stage)
     return stage
+
+
+def _take_back_metrics(run: Path) -> None:
+    """From a publication that was cut off: a run that is gone on with goes on with its curve, too."""
+    if not is_run_folder(run) and (run / METRICS).is_file() and not (run / STAGE / METRICS).exists():
+        (run / METRICS).replace(run / STAGE / METRICS)
 
 
 def publish(run: Path) -> None:
     """Move what was staged into the run folder, in place of an older run and of what was exported from it.
 
-    The old manifest goes first and the new one comes last, so that no mixture of two runs looks finished.
+    The old manifest goes first and the new one comes last, so that no mixture of two runs looks finished. The state
+    goes after that: a run that is cut off in here goes on from it, and publishes again.
     """
     stage = run / STAGE
     try:
@@ -81,8 +97,11 @@ def publish(run: Path) -> None:
             if _EXPORTED.fullmatch(path.name):
                 path.unlink()
         for path in sorted(stage.iterdir(), key=lambda path: path.name == MANIFEST):
-            path.replace(run / path.name)
-        stage.rmdir()
+            if path.is_file():
+                path.replace(run / path.name)
+        if (stage / STATE).is_dir():
+            (stage / STATE).rename(stage / "done")  # half a state must not be found, should the next line be cut off
+        shutil.rmtree(stage)
     except OSError as error:
         raise StorageError(f"{run} cannot be written: {error.strerror}; the new run is whole in {stage}") from error
 

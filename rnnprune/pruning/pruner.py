@@ -18,7 +18,7 @@ optimizer never sees them whole, but a clipping before that did. One that is cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -58,6 +58,8 @@ class Pruner:
     target: final share of zeros in every group, 0 < target < 1, reached exactly at `schedule.end_step`.
     saliency: "magnitude", or "fisher" with Adam and its kin.
     selection: which weights, and in which blocks.
+    share: among several processes, called with every mask update's masks and gives those that all of them shall use,
+    such as the first process's, broadcast.
 
     A weight that is half zeros or more when the Pruner is built was pruned before: its zeros start as dropped (its
     reason in `choices` says so) and stay, save where a schedule revives. Build the Pruner after loading the model,
@@ -75,6 +77,7 @@ class Pruner:
         target: float = 0.9,
         saliency: SaliencyName = "magnitude",
         selection: Selection | None = None,
+        share: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
     ) -> None:
         require_target(target)
         require_one_of("saliency", saliency, SaliencyName)
@@ -85,6 +88,7 @@ class Pruner:
         self._model = model
         self._optimizer = optimizer
         self._saliency = SALIENCIES[saliency]
+        self._share = share
         self._weights, choices = masked_weights(model, optimizer, selection)
         self._places = places_of(model, self._weights)
         self._groups = group_weights(self._weights, selection)
@@ -192,6 +196,10 @@ class Pruner:
             return None
         revive = isinstance(self.schedule, Gradual) and self.schedule.revive
         updates = {group.name: self._cut(group, revive) for group in self._groups}
+        if self._share is not None:
+            shared = self._share([weight.mask for weight in self._weights])
+            for weight, mask in zip(self._weights, shared, strict=True):
+                weight.mask = mask
         return PruningUpdate(self.step_count, self.sparsity, updates)
 
     def _cut(self, group: Group, revive: bool) -> GroupUpdate:

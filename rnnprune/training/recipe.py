@@ -10,6 +10,7 @@ from rnnprune.errors import UsageError
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 Decay = Literal["cosine", "linear", "constant"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 DEFAULT_STEPS = 1000
 
@@ -20,6 +21,7 @@ class Recipe:
 
     Give `steps` (optimizer steps), `epochs`, or neither for DEFAULT_STEPS. `sgd` is SGD with Nesterov momentum 0.9, the
     paper's choice. `clip_norm` bounds the norm of the gradients of the weights that are kept; 0 leaves them alone.
+    `precision` is that of the layers' arithmetic (autocast); weights, moments and scores stay in float32.
     """
 
     steps: int | None = None
@@ -30,6 +32,7 @@ class Recipe:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     seed: int = 0
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
@@ -42,7 +45,11 @@ class Recipe:
                 raise UsageError(f"{flag} must not be below 0 and must be finite, found {value}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed must be a whole number from 0 to 2**63 - 1, found {self.seed}")
-        for flag, name, names in (("--optimizer", self.optimizer, OptimizerName), ("--decay", self.decay, Decay)):
+        for flag, name, names in (
+            ("--optimizer", self.optimizer, OptimizerName),
+            ("--decay", self.decay, Decay),
+            ("--precision", self.precision, Precision),
+        ):
             if name not in get_args(names):
                 raise UsageError(f"{flag} must be one of {', '.join(get_args(names))}; found {name!r}")
 

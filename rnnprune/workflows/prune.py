@@ -15,7 +15,7 @@ from rnnprune.pruning.saliency import magnitude
 from rnnprune.pruning.schedules import Cut
 from rnnprune.pruning.selection import choose
 from rnnprune.pruning.tying import tie
-from rnnprune.workflows.finetune import default_run
+from rnnprune.workflows.finetune_plan import default_run
 from rnnprune.workflows.run_output import Story, write_tensors
 from rnnprune.workflows.subject import open_subject
 

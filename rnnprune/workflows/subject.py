@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
-from rnnprune.errors import InputRefused, UsageError, printable
+from rnnprune.errors import Diverged, InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
 from rnnprune.formats.sparse import is_sparse_file
@@ -178,6 +178,12 @@ def described_spec(path: Path, metadata: Mapping[str, object], shapes: Mapping[s
 def _told(problems: Sequence[str]) -> str:
     more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
     return f"{'; '.join(sorted(problems)[:8])}{more}"
+
+
+def require_finite(model: nn.Module, path: Path) -> None:
+    """Raise Diverged when a weight is NaN or infinite: nothing can be trained from there."""
+    if bad := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise Diverged(f"{path}: {printable(bad[0])} holds NaN or infinity; give a checkpoint from before it diverged")
 
 
 def _ways_on(subject: Subject, command: str) -> str:

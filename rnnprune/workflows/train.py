@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,22 @@ import torch
 
 from rnnprune.errors import StorageError, UsageError
 from rnnprune.formats.atomic import write_atomic
+from rnnprune.formats.state_folder import StateFolder, require_room
 from rnnprune.tasks.builtin import BuiltinTask
-from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps, train
+from rnnprune.training.keeper import Keeper, RunParts
+from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planned_steps
+from rnnprune.training.options import Keeping
 from rnnprune.training.recipe import Recipe
+from rnnprune.training.workers import ALONE
 from rnnprune.workflows.machine import find_device
+from rnnprune.workflows.resume import (
+    environment,
+    fingerprint_of_data,
+    notes_of_resuming,
+    plain_json,
+    room_for_training,
+    saved_state,
+)
 
 
 @dataclass(frozen=True)
@@ -57,18 +69,42 @@ def train_task(
     out: Path,
     device: str = "cpu",
     on_step: Callable[[StepRecord], None] = lambda record: None,  # noqa: ARG005
+    note: Callable[[str], None] = lambda text: None,  # noqa: ARG005
+    *,
+    keeping: Keeping = Keeping(),  # noqa: B008 - immutable
 ) -> Trained:
-    """Train a built-in task's model and save it, with all that later commands need to know, as one torch file."""
+    """Train a built-in task's model and save it, with all that later commands need to know, as one torch file.
+
+    Until that is written, `OUT.state/` beside it holds what an interrupted training goes on from.
+    """
     began = time.perf_counter()
     torch.manual_seed(recipe.seed)
     model = task.build_model().to(find_device(device))
-    total_steps = planned_steps(task, recipe)
-    for record in train(model, task, recipe, build_optimizer(model, recipe), total_steps):
-        on_step(record)
-    figures = evaluate(model, task, "test")
-    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    buffer = io.BytesIO()
-    torch.save({"rnnprune": task.metadata, "state_dict": state}, buffer)
-    write_atomic(out, buffer.getvalue())
+    folder = StateFolder(out.with_name(f"{out.name}.state"))
+    with folder.in_use(keeping.resume == "auto"):
+        fingerprint = {
+            "model": task.metadata["model"],
+            "data": fingerprint_of_data(task, None),
+            "task": {name: value for name, value in vars(task).items() if isinstance(value, bool | int | float | str)},
+            "recipe": asdict(recipe),
+        }
+        saved = saved_state(folder.path, keeping.resume, fingerprint, ALONE)
+        require_room(folder.path, room_for_training(model), "this training and the states it saves")
+        total_steps = planned_steps(task, recipe)
+        identity = plain_json(
+            {"fingerprint": fingerprint, "environment": environment(None, next(model.parameters()).device, ALONE)}
+        )
+        for text in notes_of_resuming(saved, identity, folder.path):
+            note(text)
+        keeper = Keeper(folder, keeping.save_every, saved, lambda: identity)
+        with keeper.telling_what_is_saved():
+            parts = RunParts(model, task, recipe, build_optimizer(model, recipe), total_steps)
+            keeper.train("training", parts, on_step)
+            figures = evaluate(model, task, "test")
+            state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+            buffer = io.BytesIO()
+            torch.save({"rnnprune": task.metadata, "state_dict": state}, buffer)
+            write_atomic(out, buffer.getvalue())
+        folder.remove()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Trained(out, task.metric, figures, parameters, total_steps, time.perf_counter() - began)

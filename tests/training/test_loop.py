@@ -1,6 +1,7 @@
 """The loop against the same steps written out by hand in torch."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.schedules import Hard, plan_schedule
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.loop import build_optimizer, evaluate, planned_steps, to_device, train
+from rnnprune.training.position import Position
 from rnnprune.training.recipe import DEFAULT_STEPS, Recipe
 
 
@@ -148,20 +150,112 @@ def test_a_frozen_parameter_is_not_given_to_the_optimizer() -> None:
 # What stops it
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(bad: float) -> None:
-    class Breaks(Echo):
-        def loss(self, model: nn.Module, batch: Any) -> Tensor:
-            self.calls = getattr(self, "calls", 0) + 1
-            return super().loss(model, batch) * (bad if self.calls == 3 else 1.0)
+class Breaks(Echo):
+    """Something that is not finite in the batches, the loss or the gradients of these calls, counted from 1."""
 
+    def __init__(self, where: str, bad: float, calls: range) -> None:
+        self.where, self.bad, self.breaking, self.calls = where, bad, calls, 0
+
+    def train_batches(self, *, epoch: int, seed: int, rank: int, world_size: int) -> Iterable[Any]:
+        for number, batch in enumerate(
+            super().train_batches(epoch=epoch, seed=seed, rank=rank, world_size=world_size), 1
+        ):
+            broken = self.where == "batch" and number + epoch * self.batches_an_epoch in self.breaking
+            yield {"x": batch, "more": [batch * (self.bad if broken else 1.0)]}
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        self.calls += 1
+        found = super().loss(model, batch["x"])
+        if self.calls not in self.breaking or self.where == "batch":
+            return found
+        if self.where == "gradient":
+            return found + (model[0].weight[0, 0] * 0.0).sqrt()  # type: ignore[operator,index]
+        return found + self.bad
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("where", ["batch", "loss", "gradient"])
+def test_what_is_not_finite_makes_no_step_and_no_mask_update(where: str, bad: float) -> None:
     model, optimizer = start(Recipe())
-    steps = train(model, Breaks(), Recipe(), optimizer, 10)
+    pruner = Pruner(model, optimizer, Hard(3), target=0.5)
+    steps = train(model, Breaks(where, bad, range(3, 6)), Recipe(), optimizer, 4, pruner)
+    next(steps), next(steps)
+    good = copy.deepcopy((model.state_dict(), optimizer.state_dict()["state"]))
+    records = list(steps)
+    assert [(record.step, record.update is not None) for record in records] == [(3, True), (4, False)]
+    assert math.isfinite(records[0].loss)
+
+    twin, theirs = start(Recipe())
+    clean = train(twin, Breaks(where, bad, range(0)), Recipe(), theirs, 4)
+    next(clean), next(clean)
+    assert all(torch.equal(good[0][name], tensor) for name, tensor in twin.state_dict().items())
+
+
+@pytest.mark.parametrize("where", ["batch", "loss", "gradient"])
+def test_the_tenth_bad_batch_in_a_row_stops_with_the_last_good_weights(where: str) -> None:
+    model, optimizer = start(Recipe())
+    steps = train(model, Breaks(where, math.nan, range(3, 100)), Recipe(), optimizer, 10)
     next(steps), next(steps)
     good = copy.deepcopy(model.state_dict())
-    with pytest.raises(Diverged, match=r"the loss is -?(nan|inf) at step 3; try a lower --lr or a smaller --clip-norm"):
+    with pytest.raises(Diverged, match=r"at step 3, in 10 batches in a row; try a lower --lr or a smaller --clip-norm"):
         next(steps)
     assert all(torch.equal(good[name], tensor) for name, tensor in model.state_dict().items())
+    assert [group["lr"] for group in optimizer.param_groups] == [Recipe().learning_rate(3, 10)]
+
+
+def test_nine_bad_batches_in_a_row_and_nine_again_are_survived() -> None:
+    task = Breaks("loss", math.nan, range(0))
+    task.breaking = [*range(2, 11), *range(12, 21)]  # type: ignore[assignment]
+    model, optimizer = start(Recipe())
+    assert [record.step for record in train(model, task, Recipe(), optimizer, 3)] == [1, 2, 3]
+    assert task.calls == 21
+
+
+class Normed(Echo):
+    """With running means, which a forward pass changes."""
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().loss(model, batch * (1e30 if self.calls == 2 else 1.0))
+
+
+def test_running_means_forget_a_batch_that_made_no_step() -> None:
+    torch.manual_seed(0)
+    model = Normed().build_model()
+    optimizer = build_optimizer(model, Recipe())
+    seen = [copy.deepcopy(dict(model.named_buffers())) for _ in train(model, Normed(), Recipe(), optimizer, 2)]
+    assert all(bool(buffer.isfinite().all()) for buffer in seen[1].values())
+    assert [int(buffers["1.num_batches_tracked"]) for buffers in seen] == [1, 2], "the second of three does not count"
+
+
+# Lower precision
+
+
+def test_bf16_trains_in_float32_weights_and_close_to_fp32() -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = Recipe(lr=0.01, precision=precision)  # type: ignore[arg-type]
+        model, optimizer = start(recipe)
+        losses[precision] = [record.loss for record in train(model, Echo(), recipe, optimizer, 20)]
+        assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"], "or it was not used"
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_a_step_that_the_scaler_skips_advances_neither_the_schedule_nor_the_rate() -> None:
+    recipe = Recipe(lr=0.01, precision="fp16")
+    model, optimizer = start(recipe)
+    pruner = Pruner(model, optimizer, Hard(3), target=0.5)
+    position = Position(Echo(), recipe, torch.device("cpu"))
+    position.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)  # overflows float16 some twenty times
+    records = list(train(model, Echo(), recipe, optimizer, 5, pruner, position=position))
+    assert position.scaler.get_scale() < 2.0**40
+    assert position.epoch * Echo.batches_an_epoch + position.index > 15, "batches were skipped"
+    assert [(r.step, r.update is not None) for r in records] == [(n, n == 3) for n in range(1, 6)]
+    assert [r.learning_rate for r in records] == [recipe.learning_rate(n, 5) for n in range(1, 6)]
 
 
 def test_an_epoch_without_a_batch_is_refused_and_does_not_hang() -> None:

@@ -1,0 +1,141 @@
+"""What a fine-tuning run is told, and all that can be found wrong with it before any work is spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rnnprune.errors import UsageError
+from rnnprune.formats.run_folder import STAGE, STATE, sha256_of
+from rnnprune.formats.state_folder import Snapshot, require_room
+from rnnprune.pruning.options import PruningOptions
+from rnnprune.pruning.pruner import Pruner
+from rnnprune.pruning.schedules import Schedule, plan_schedule
+from rnnprune.tasks.protocol import Task
+from rnnprune.training.loop import build_optimizer, planned_steps
+from rnnprune.training.options import Keeping
+from rnnprune.training.recipe import Recipe
+from rnnprune.training.workers import Workers
+from rnnprune.workflows.machine import find_device
+from rnnprune.workflows.resume import environment, fingerprint_of_data, plain_json, room_for_training, saved_state
+from rnnprune.workflows.subject import (
+    Subject,
+    TaskChoice,
+    find_task,
+    load_model,
+    open_subject,
+    require_finite,
+)
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """Everything a fine-tuning run is told.
+
+    control_lr: the dense control's own peak learning rate, where the pruned run's would harm it. out None:
+    `<stem>-s<target in percent>` in the current folder. keeping: whether a run that was interrupted there
+    is gone on with, and how often it is saved.
+    """
+
+    checkpoint: Path
+    task: TaskChoice = field(default_factory=TaskChoice)
+    pruning: PruningOptions = field(default_factory=PruningOptions)
+    recipe: Recipe = field(default_factory=Recipe)
+    control: bool = False
+    control_lr: float | None = None
+    out: Path | None = None
+    overwrite: bool = False
+    keeping: Keeping = field(default_factory=Keeping)
+    device: str = "cpu"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that can be found wrong before any work is spent.
+
+    saved: the state to go on from. identity: what is saved with every state, to know the run by.
+    """
+
+    subject: Subject
+    task: Task
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    pruner: Pruner
+    total_steps: int
+    run: Path
+    workers: Workers
+    saved: Snapshot | None
+    identity: Mapping[str, Any]
+
+
+def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
+    """Read the checkpoint and build all that is trained, from the start or to go on from a saved state."""
+    options = request.pruning
+    check(request)
+    subject = open_subject(request.checkpoint)
+    task = find_task(subject, request.task, "finetune")
+    device = find_device(request.device)
+    model = load_model(task, subject).to(device)
+    require_finite(model, subject.checkpoint.path)
+    run = request.out or default_run(request.checkpoint, options.target)
+    fingerprint = _fingerprint(request, subject, task)
+    saved = saved_state(run / STAGE / STATE, request.keeping.resume, fingerprint, workers)
+    total_steps = planned_steps(task, request.recipe, workers) if saved is None else saved.document["total_steps"]
+    schedule = plan_schedule(options.schedule, total_steps, options.timing)
+    optimizer = build_optimizer(model, request.recipe)
+    pruner = Pruner(
+        model,
+        optimizer,
+        schedule,
+        target=options.target,
+        saliency=options.saliency,
+        selection=options.selection,
+        share=workers.share,
+    )
+    require_room(run, room_for_training(model), "this run and the states it saves")
+    identity = {
+        "fingerprint": fingerprint,
+        "environment": environment(request.task.spec, device, workers),
+        "total_steps": total_steps,
+    }
+    return Plan(
+        subject, task, model, optimizer, schedule, pruner, total_steps, run, workers, saved, plain_json(identity)
+    )
+
+
+def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
+    """All that decides the result; the paths do not, what they lead to does."""
+    return {
+        "checkpoint": sha256_of(subject.checkpoint.path),
+        "data": fingerprint_of_data(task, request.task.options.data),
+        "task": [request.task.spec, asdict(replace(request.task.options, data=None))],
+        "pruning": asdict(request.pruning),
+        "recipe": asdict(request.recipe),
+        "control": request.control,
+        "control_lr": request.control_lr,
+    }
+
+
+def default_run(checkpoint: Path, target: float) -> Path:
+    """`<stem>-s<target in percent>` in the current folder."""
+    found = checkpoint.resolve()
+    return Path(f"{found.name if found.is_dir() else found.stem}-s{target * 100:g}")
+
+
+def check(request: FinetuneRequest) -> None:
+    """Raise UsageError for settings that cannot go together."""
+    if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):
+        raise UsageError("--control-lr goes with --control, and must be above 0")
+    if request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
+        raise UsageError(
+            "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; "
+            "use --saliency magnitude, or --optimizer adam"
+        )
