@@ -1,7 +1,8 @@
 # make demo    fetch a real checkpoint, prune it to 90 %, export, measure: ends with one table
 # make test    all tests; make test-fast leaves the slow ones out
 # make lint    formatting, types, and who may import whom
-# make sanitize  the C code under ASan and UBSan
+# make sanitize  the C code under ASan and UBSan, alone and with the Python tests; make sanitize-threads under TSan
+# make fuzz    five million changed files in the background; log in build/fuzz, goes on where it left off
 # make bench   time a pruned LSTM with 1024 units, dense against sparse
 # Everything is installed into .venv, at the versions of constraints.txt.
 
@@ -9,7 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-fast lint bench sanitize clean
+.PHONY: demo test test-fast lint bench sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -30,9 +31,31 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python examples/bench_lstm.py
 
+fuzz: $(READY)
+	mkdir -p build/fuzz
+	nohup $(BIN)/python -m tests.fuzz.run --count 5000000 --workers 2 --state build/fuzz/state.json \
+	    > build/fuzz/log 2>&1 & echo "at work as process $$!; see build/fuzz/log and build/fuzz/state.json"
+
+# The C files alone, beside loops in double precision.
+NATIVE := rnnprune/kernels/native
+ENGINE := tests/native/harness.c $(filter-out %/python_module.c,$(wildcard $(NATIVE)/*.c))
+CHECKED := -std=gnu11 -g -Wall -Wextra -Werror -Wno-psabi -ffp-contract=fast -pthread -I$(NATIVE)
+build/harness-address: $(ENGINE) $(wildcard $(NATIVE)/*.h)
+	mkdir -p build
+	$(CC) $(CHECKED) -O1 -fno-omit-frame-pointer -fno-sanitize-recover=all -fsanitize=address,undefined \
+	    $(ENGINE) -lm -o $@
+
+build/harness-threads: $(ENGINE) $(wildcard $(NATIVE)/*.h)
+	mkdir -p build
+	$(CC) $(CHECKED) -O2 -fsanitize=thread $(ENGINE) -lm -o $@
+
+sanitize-threads: build/harness-threads
+	setarch -R build/harness-threads
+
 # The native engine under AddressSanitizer and UndefinedBehaviorSanitizer, with its own tests.
 SANITIZED := build/sanitized
-sanitize: $(READY)
+sanitize: $(READY) build/harness-address
+	build/harness-address
 	rm -rf $(SANITIZED)
 	mkdir -p $(SANITIZED)
 	cp -r rnnprune tests setup.py pyproject.toml $(SANITIZED)/

@@ -84,6 +84,13 @@ def test_without_the_extension_native_is_left_out_with_the_reason(monkeypatch: p
     assert left_out == {"native": "the C extension was not built"}
 
 
+def test_native_asked_for_by_name_is_refused_where_it_was_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_REASON", "the C extension was not built")
+    for name in ("native", "native:16x1"):
+        with pytest.raises(UsageError, match="the native engine is unavailable: the C extension was not built"):
+            check_engines((name,))
+
+
 def test_without_onnxruntime_it_is_left_out_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ImportError(name)
@@ -95,7 +102,8 @@ def test_without_onnxruntime_it_is_left_out_with_the_remedy(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ENGINE_NAMES)
-def test_every_name_in_the_list_is_known(name: str) -> None:
+def test_every_name_in_the_list_is_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "require_native", lambda: None)  # known, whether or not it was built
     check_engines((name,))
 
 
