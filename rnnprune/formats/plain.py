@@ -42,6 +42,10 @@ def plain_tensors(
             shortened(problems),
             "save the float model (before quantization) with dense tensors (`tensor.to_dense()`)",
         )
+    broken = next((name for name, tensor in tensors.items() if any(size < 0 for size in tensor.shape)), None)
+    if broken is not None:
+        shape = list(tensors[broken].shape)  # torch takes a negative size where another one is 0
+        raise Refused(f"a damaged torch checkpoint ({printable(broken)} has the shape {shape})", COPY_AGAIN)
     keys = {name: view_key(tensor) or (name,) for name, tensor in tensors.items()}
     _refuse_storages(tensors, held_bytes, storage_sizes)
     different = {keys[name]: nbytes(tensor) for name, tensor in tensors.items()}

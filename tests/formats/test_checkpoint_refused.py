@@ -223,6 +223,7 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     "view that starts outside": (claiming(4, (4,), (1,), 10**6), "damaged"),
     "negative offset": (claiming(4, (4,), (1,), -1), "damaged"),
     "negative stride": (claiming(4, (4,), (-1,)), "damaged"),
+    "negative size beside an empty one": (claiming(4, (0, -(2**31)), (1, 1)), r"a has the shape \[0, -2147483648\]"),
     "shape that overflows": (claiming(4, (2**62, 4), (1, 1)), "damaged"),
     "view of exabytes": (claiming(4, (10**9, 10**9), (0, 0)), "views that would take 4000000000000000000 bytes"),
     "view of gigabytes": (claiming(4, (10**5, 10**5), (0, 0)), "views that would take 40000000000 bytes"),
