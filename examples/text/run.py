@@ -32,8 +32,8 @@ PRUNING = "--target 0.9 --scope model --frequency 20 --control --threads 1"
 RECIPES = {
     "translation": Recipe(
         "seq2seq --data {cache}/translation.tsv --level piece --vocab 1000 --hidden 192 --embedding 128 --dropout 0.1 "
-        "--steps 2000 --lr 0.002 --threads 1",
-        f"{PRUNING} --steps 800 --lr 0.002 --end 0.4",
+        "--steps 1600 --lr 0.002 --threads 1",
+        f"{PRUNING} --steps 600 --lr 0.002 --end 0.4",
     ),
     "g2p": Recipe(
         "seq2seq --data {cache}/g2p.tsv --level char --target-level word --metric WER --hidden 192 --embedding 64 "
