@@ -18,9 +18,9 @@ LABELS = {"dense": "dense, as trained", "dense_control": "dense, trained on as l
 
 
 def spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.2f}" if statistics.fmean(values) >= 10 else f"{statistics.fmean(values):.3f}"
-    deviation = statistics.stdev(values)
-    return f"{mean} +- {deviation:.2f}" if statistics.fmean(values) >= 10 else f"{mean} +- {deviation:.3f}"
+    """Mean and standard deviation; four figures."""
+    places = 2 if statistics.fmean(values) >= 10 else 3
+    return f"{statistics.fmean(values):.{places}f} +- {statistics.stdev(values):.{places}f}"
 
 
 def table(answer: Mapping[str, Any]) -> list[str]:
@@ -34,7 +34,7 @@ def table(answer: Mapping[str, Any]) -> list[str]:
 
 
 def gaps(answer: Mapping[str, Any]) -> str:
-    name = answer["metric"]
+    name = answer["name"]
     pairs = [(run["figures"]["dense_control"][name], run["figures"]["sparse"][name]) for run in answer["runs"]]
     relative = [100 * abs(sparse - control) / control for control, sparse in pairs]
     direction = "worse" if (pairs[0][1] > pairs[0][0]) == (answer["goal"] == "min") else "better"
@@ -51,7 +51,7 @@ def page(name: str) -> list[str]:
     minutes = [run["seconds"] / 60 for run in runs]
     lines += [
         f"The sparse file: {sizes['csr'] / 1000:,.0f} kB, {sizes['csr'] / sizes['dense']:.1%} of the dense "
-        f"{sizes['dense'] / 1000:,.0f} kB; {answer['metric']} of the three files as `rnnprune evaluate` scores them "
+        f"{sizes['dense'] / 1000:,.0f} kB; {answer['name']} of these files as `rnnprune evaluate` scores them "
         f"({engines}): {scored}.",
         f"{answer['dense']['parameters']:,} parameters; the dense model took {answer['dense']['seconds'] / 60:.0f} "
         f"minutes, a seed with its control {min(minutes):.0f} to {max(minutes):.0f}, one thread, other work beside it.",

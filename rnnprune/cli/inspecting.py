@@ -87,5 +87,6 @@ def evaluate(
     choice = TaskChoice(task, options, Unlabelled(inputs, teacher, model))
     result = workflow.evaluate(source, choice, split, device, engine)
     render.tell_subject(source, result.path)
+    render.tell_notes(result.notes)
     render.tell_layers(result.layers)
     render.show(result, json)

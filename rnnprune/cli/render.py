@@ -56,6 +56,12 @@ def tell_layers(layers: Sequence[LayerEngine]) -> None:
         print(f"{layer.name or 'the model'} ({layer.layer}): {engine}, {layer.reason}", file=sys.stderr)
 
 
+def tell_notes(notes: Sequence[str]) -> None:
+    """What a task has to say about its data."""
+    for note in notes:
+        print(printable(note, longest=500), file=sys.stderr)
+
+
 def human_bytes(count: int) -> str:
     """`3.2 MB`, in powers of 1000."""
     if count < 1000:

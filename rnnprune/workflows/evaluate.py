@@ -16,7 +16,7 @@ from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
 from rnnprune.training import loop
 from rnnprune.workflows.machine import find_device
-from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, open_subject
+from rnnprune.workflows.subject import Subject, TaskChoice, find_task, load_model, notes_of, open_subject
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Evaluation:
     """`value` is the figure named `metric`; `figures` holds all that the task gives.
 
     engine: what really computed them, `native` or, where some layers stayed dense, `native+torch-dense-fp32`;
-    layers: each layer's own, with the reason; () where nothing but dense was asked for.
+    layers: each layer's own, with the reason; () where nothing but dense was asked for. notes: what the task has to say
+    about its data.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Evaluation:
     figures: dict[str, float]
     engine: str
     layers: tuple[LayerEngine, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -47,6 +49,7 @@ class Evaluation:
             "figures": self.figures,
             "engine": self.engine,
             "layers": [asdict(layer) for layer in self.layers],
+            "notes": list(self.notes),
         }
 
 
@@ -68,7 +71,8 @@ def evaluate(
     model = _build(task, subject, engine).to(place)
     figures = loop.evaluate(model, task, split)
     value = figures[task.metric]
-    return Evaluation(subject.path, split, task.metric, task.goal, value, figures, engines_of(model), describe(model))
+    told = (engines_of(model), describe(model), notes_of(task))
+    return Evaluation(subject.path, split, task.metric, task.goal, value, figures, *told)
 
 
 def _build(task: Task, subject: Subject, engine: EngineName) -> nn.Module:

@@ -19,15 +19,17 @@ BYTES = {"dense": int, "csr": int, "bitmask": int, "file": int, "runtime": int}
 SPARSITY = {"target": float, "achieved": float, "per_tensor": {"rnn.weight_hh_l0": float}}
 
 # A minimum: keys may be added, never taken away. A list of one spec: every element has it, and there is one at least.
+TRAINED = {
+    "schema": int,
+    "checkpoint": str,
+    "metric": {"name": str, "value": float},
+    "parameters": int,
+    "steps": int,
+    "seconds": NUMBER,
+}
 CONTRACT: dict[str, dict[str, Any]] = {
-    "train lm": {
-        "schema": int,
-        "checkpoint": str,
-        "metric": {"name": str, "value": float},
-        "parameters": int,
-        "steps": int,
-        "seconds": NUMBER,
-    },
+    "train lm": TRAINED,
+    "train seq2seq": TRAINED,
     "finetune": {
         "schema": int,
         "run": str,
@@ -88,6 +90,7 @@ CONTRACT: dict[str, dict[str, Any]] = {
 }
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "train lm": ("--data", "letters.txt", "--out", "new.pt", "--hidden", "4", "--steps", "2", *SIZES),
+    "train seq2seq": ("--data", "pairs.tsv", "--out", "new.pt", "--hidden", "4", "--steps", "2"),
     "finetune": ("ckpt.pt", "--out", "new", "--steps", "20", "--control", *SIZES),
     "prune": ("ckpt.pt", "--out", "new"),
     "export": (),
@@ -120,6 +123,11 @@ def differences(found: Any, spec: Any, where: str = "") -> list[str]:
 @pytest.fixture(autouse=True)
 def _template_checkpoint(folder: Path) -> None:
     torch.save(template.make().build_model().state_dict(), folder / "template.pt")
+
+
+@pytest.fixture(autouse=True)
+def _pairs(folder: Path) -> None:
+    (folder / "pairs.tsv").write_text("".join(f"a{i}\tb{i}\n" for i in range(100)))
 
 
 def commands() -> set[str]:

@@ -66,6 +66,9 @@ def test_bad_lines_end_the_command_or_are_listed(rnnprune: Callable[..., Any], f
     assert rnnprune("finetune", "ckpt.pt", "--steps", "2").code == 3
     told = rnnprune("finetune", "ckpt.pt", "--steps", "20", "--skip-bad")
     assert "1 of 601 lines left out" in told.err
+    told = rnnprune("evaluate", "ckpt.pt", "--skip-bad", "--json")
+    assert "1 of 601 lines left out" in told.err
+    assert "1 of 601 lines left out" in told.json["notes"][0]
 
 
 def test_what_the_levels_decide(rnnprune: Callable[..., Any], folder: Path) -> None:
