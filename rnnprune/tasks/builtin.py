@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 from torch import nn
 
 from rnnprune.errors import InputRefused
+from rnnprune.tasks.ctc.model import CtcModelSpec
+from rnnprune.tasks.ctc.task import CtcTask
 from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.seq2seq.spec import Seq2SeqModelSpec
@@ -42,6 +44,7 @@ BUILTIN: Mapping[str, Builtin] = {
     "seq2seq": Builtin(Seq2SeqModelSpec, Seq2SeqTask.from_checkpoint),
     "tag": Builtin(TagModelSpec, TagTask.from_checkpoint),
     "classify": Builtin(ClassifyModelSpec, ClassifyTask.from_checkpoint),
+    "ctc": Builtin(CtcModelSpec, CtcTask.from_checkpoint),
 }
 
 
