@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from rnnprune.errors import InputRefused
+from rnnprune.tasks.ctc.model import CtcModelSpec
+from rnnprune.tasks.ctc.task import CtcTask
 from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.seq2seq.spec import Seq2SeqModelSpec
@@ -40,6 +42,7 @@ BUILTIN: Mapping[str, Builtin] = {
     "seq2seq": Builtin(Seq2SeqModelSpec, Seq2SeqTask.from_checkpoint),
     "tag": Builtin(TagModelSpec, TagTask.from_checkpoint),
     "classify": Builtin(ClassifyModelSpec, ClassifyTask.from_checkpoint),
+    "ctc": Builtin(CtcModelSpec, CtcTask.from_checkpoint),
 }
 
 
