@@ -42,13 +42,15 @@ def test_torch_gives_what_keras_gave(kind):
     torch.testing.assert_close(loaded(kind, *weights), torch.tensor([outputs]), atol=2e-6, rtol=0)
 
 
-def test_the_two_flat_biases_of_cudnn_layers_are_told_apart():
-    kernel, recurrent, bias = GRU
-    flat = [*bias[0], *bias[1]]
-    torch.testing.assert_close(loaded("gru", kernel, recurrent, flat), loaded("gru", *GRU))
-    kernel, recurrent, bias = LSTM
-    split = [*(np.array(bias) - 0.25), *([0.25] * 8)]
-    torch.testing.assert_close(loaded("lstm", kernel, recurrent, split), loaded("lstm", *LSTM))
+@pytest.mark.parametrize(("kind", "order"), [("lstm", [0, 1, 2, 3]), ("gru", [1, 0, 2])])
+def test_a_cudnn_layer_has_each_gate_as_cudnn_reads_it_and_two_flat_biases(kind, order):
+    layer = KNOWN[kind][0](3, 2)
+    ih, hh, *biases = (part.detach().numpy().reshape(len(order), 2, -1)[order] for part in layer.parameters())
+    kernel = np.hstack([gate.reshape(3, 2) for gate in ih])  # the bytes of [H, I] in a box of [I, H]
+    recurrent = np.hstack(hh)
+    flat = np.concatenate([bias.ravel() for bias in biases])
+    for name, tensor in from_keras(kind, kernel, recurrent, flat).items():
+        torch.testing.assert_close(tensor, getattr(layer, f"{name}_l0").data, atol=0, rtol=0)
 
 
 def test_a_layer_without_bias_has_two_tensors():
