@@ -59,7 +59,7 @@ class SparseCell(SparseTwin[Step]):
             bias_hh=self.bias_of("bias_hh"),
             nonlinearity=self.nonlinearity,
         )
-        runner = make_runner(weights, self.choice.engine, self.threads)
+        runner = make_runner(weights, self.choice.engine, self.threads, self.device)
         return Step(runner, DirectCall([[runner]]) if isinstance(runner, NativeLayer) else None)
 
     @property
@@ -77,8 +77,8 @@ class SparseCell(SparseTwin[Step]):
             raise UsageError(f"{self.name}: input has shape {list(input.shape)}, expected [B, I] or [I]")
         lead = input.shape[:-1]
         x = input if lead else input.unsqueeze(0)
-        _, state = runner.run(x.unsqueeze(0), self._state(hx, lead))
-        state = state if lead else tuple(part[0] for part in state)
+        _, state = runner.run(x.unsqueeze(0).float(), self._state(hx, lead))
+        state = tuple((part if lead else part[0]).to(self.dtype) for part in state)
         return state if self.kind == "lstm" else state[0]
 
     def extra_repr(self) -> str:
@@ -90,7 +90,7 @@ class SparseCell(SparseTwin[Step]):
             return None
         shapes = [[*lead, self.hidden_size]] * (2 if self.kind == "lstm" else 1)
         state = self.check_state(hx, shapes)
-        return tuple(part.contiguous() if lead else part.unsqueeze(0).contiguous() for part in state)
+        return tuple((part if lead else part.unsqueeze(0)).float().contiguous() for part in state)
 
 
 class SparseLinear(SparseTwin[Product]):
@@ -109,7 +109,7 @@ class SparseLinear(SparseTwin[Product]):
 
     def pack(self) -> Product:
         """The product with `weight`."""
-        return make_product(self.csr_of("weight"), self.choice.engine, self.threads)
+        return make_product(self.csr_of("weight"), self.choice.engine, self.threads, self.device)
 
     @property
     def layout(self) -> str:
@@ -123,9 +123,9 @@ class SparseLinear(SparseTwin[Product]):
         bias = self.bias_of("bias")
         if input.numel() == 0:
             return input.new_zeros(shape) if bias is None else bias.expand(shape).clone()
-        x = input.detach().reshape(-1, self.in_features)
+        x = input.detach().reshape(-1, self.in_features).float()
         y = self.packed(x.T.contiguous()).T if len(x) > 1 else self.packed(x.reshape(-1, 1)).view(1, -1)
-        return (y.contiguous() if bias is None else y + bias).view(shape)
+        return (y.contiguous() if bias is None else y + bias).view(shape).to(self.dtype)
 
     def extra_repr(self) -> str:
         """Sizes and engine, for print(module)."""

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from rnnprune.errors import UsageError
-from rnnprune.kernels import native
+from rnnprune.kernels import native, triton_engine
 from rnnprune.kernels.csr import Csr, csr_nbytes
 from rnnprune.runtime.engines import PRODUCT_ENGINES
-from rnnprune.runtime.options import DENSE
+from rnnprune.runtime.options import DENSE, TRITON
 from rnnprune.runtime.twin import Choice
 
 FLOAT_BYTES = 4
+CPU = torch.device("cpu")
 Part = Literal["recurrent", "linear"]
 
 
@@ -39,7 +40,12 @@ RULES: Mapping[tuple[str, Part], Rule] = {
     ("native", "linear"): Rule(weights=512 * 512, sparsity=0.7),
     ("torch-csr", "recurrent"): Rule(weights=6 * 1024 * 1024, sparsity=0.85),
     ("torch-csr", "linear"): Rule(weights=2048 * 2048, sparsity=0.85),
+    # Computed from the limits of an H100, not measured: docs/benchmarks_gpu.md.
+    (TRITON, "recurrent"): Rule(weights=4 * 1024 * 1024, sparsity=0.8),
+    (TRITON, "linear"): Rule(weights=2048 * 2048, sparsity=0.85),
 }
+# Of a layer's parameters; every other engine takes float32 alone.
+DTYPES: Mapping[str, tuple[str, ...]] = {TRITON: ("torch.float32", "torch.float16", "torch.bfloat16")}
 
 
 class Engines(NamedTuple):
@@ -50,8 +56,12 @@ class Engines(NamedTuple):
     remark: str
 
 
-def resolve_engine(asked: str) -> Engines:
-    """`auto` is native, or torch-csr with the reason. UsageError for an unknown engine or one that cannot run here."""
+def resolve_engine(asked: str, device: torch.device = CPU) -> Engines:
+    """`auto` is triton on CUDA, else native, or what there is instead with the reason. UsageError for an unknown engine
+    or one that cannot run here."""
+    if asked == "auto" and device.type == "cuda":
+        reason = triton_engine.unavailable_reason()
+        return Engines(TRITON, True, "") if reason is None else Engines(DENSE, False, f"no triton engine: {reason}")
     if asked == "auto":
         reason = native.unavailable_reason()
         return (
@@ -59,8 +69,10 @@ def resolve_engine(asked: str) -> Engines:
         )
     if asked == "native":
         native.require_native()
+    elif asked == TRITON:
+        triton_engine.require_triton(device)
     elif asked not in (DENSE, *PRODUCT_ENGINES):
-        known = ", ".join(("auto", "native", *PRODUCT_ENGINES, DENSE))
+        known = ", ".join(("auto", "native", TRITON, *PRODUCT_ENGINES, DENSE))
         raise UsageError(f"engine {asked!r} is not known; there are {known}")
     return Engines(asked, False, "")
 
@@ -72,7 +84,7 @@ def choose(part: Part, matrices: Mapping[str, Csr | Tensor], engines: Engines) -
     sparsity = 1 - nnz / total if total else 0.0
     dense_because = _dense_because(part, matrices, engines, total, sparsity)
     if dense_because is not None:
-        return Choice(DENSE, _told(dense_because, engines), sparsity)
+        return Choice(DENSE, dense_because if engines.name == DENSE else _told(dense_because, engines), sparsity)
     why = f"{sparsity:.1%} of {total:,} weights are zero" if engines.by_rules else "asked for"
     return Choice(engines.name, _told(why, engines), sparsity)
 
@@ -82,7 +94,9 @@ def _dense_because(
 ) -> str | None:
     """Why a layer stays dense, or None."""
     if engines.name == DENSE:
-        return "asked for"
+        return engines.remark or "asked for"
+    if engines.name == TRITON and (projected := [name for name in matrices if "weight_hr" in name]):
+        return f"the triton engine has no LSTM with a projection ({projected[0]})"
     if broken := [name for name, matrix in matrices.items() if not _is_finite(matrix)]:
         return f"{broken[0]} holds NaN or infinite values"
     sparse_bytes = sum(csr_nbytes(_shape(matrix), _nnz(matrix), FLOAT_BYTES) for matrix in matrices.values())
@@ -115,7 +129,7 @@ def _is_finite(matrix: Csr | Tensor) -> bool:
     return bool(values.to(torch.float32).isfinite().all())
 
 
-def plain_problem(layer: nn.Module, expected: type[nn.Module]) -> str | None:
+def plain_problem(layer: nn.Module, expected: type[nn.Module], engine: str, device: torch.device) -> str | None:
     """Why a layer of torch cannot be replaced, whatever its weights; None when it can."""
     if type(layer) is not expected:
         return f"{type(layer).__name__} is a subclass of nn.{expected.__name__} and may do more than it"
@@ -126,6 +140,8 @@ def plain_problem(layer: nn.Module, expected: type[nn.Module]) -> str | None:
     if surplus := sorted((set(layer._parameters) | set(layer._buffers) | set(layer._modules)) ^ names):
         return f"its weights are re-parametrised ({surplus[0]}); make them plain parameters first"
     kinds = {f"{parameter.dtype} on {parameter.device}" for parameter in layer.parameters()}
-    if kinds != {"torch.float32 on cpu"}:
-        return f"its parameters are {', '.join(sorted(kinds))}, not torch.float32 on cpu"
+    place = device if engine == TRITON else CPU
+    wanted = [f"{dtype} on {place}" for dtype in DTYPES.get(engine, ("torch.float32",))]
+    if len(kinds) != 1 or not kinds <= set(wanted):
+        return f"its parameters are {', '.join(sorted(kinds))}, not {' or '.join(wanted)}"
     return None

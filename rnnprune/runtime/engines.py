@@ -13,11 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rnnprune.kernels import native, reference, scipy_csr, torch_csr
+from rnnprune.kernels import native, reference, scipy_csr, torch_csr, triton_engine
 from rnnprune.kernels.api import Engine, Product
 from rnnprune.kernels.csr import Csr
 from rnnprune.kernels.native_layer import LayerWeights, Layouts, NativeLayer, State
+from rnnprune.kernels.triton_layer import TritonLayer
 from rnnprune.runtime.layouts import best_layout
+from rnnprune.runtime.options import TRITON
 
 PRODUCT_ENGINES: Mapping[str, Engine] = {
     engine.name: engine for engine in (reference.ENGINE, torch_csr.ENGINE, scipy_csr.ENGINE)
@@ -71,8 +73,10 @@ class ProductLayer:
         return y if out is None else out.copy_(y), tuple(part.T.contiguous() for part in after)
 
 
-def make_runner(weights: LayerWeights, engine: str, threads: int) -> Runner:
+def make_runner(weights: LayerWeights, engine: str, threads: int, device: torch.device) -> Runner:
     """Pack one direction of a layer for an engine (never `auto`). UsageError where the engine cannot run here."""
+    if engine == TRITON:
+        return TritonLayer(weights, device)
     if engine != "native":
         return ProductLayer(weights, PRODUCT_ENGINES[engine])
     layouts = Layouts(
@@ -83,8 +87,10 @@ def make_runner(weights: LayerWeights, engine: str, threads: int) -> Runner:
     return NativeLayer(weights, layouts, threads)
 
 
-def make_product(csr: Csr, engine: str, threads: int) -> Product:
+def make_product(csr: Csr, engine: str, threads: int, device: torch.device) -> Product:
     """Pack one matrix for an engine: [cols, B] -> [rows, B]."""
+    if engine == TRITON:
+        return triton_engine.pack(csr, device=device)
     if engine != "native":
         return PRODUCT_ENGINES[engine].pack(csr)
     return native.pack(csr, best_layout(csr, "auto"), threads)
@@ -92,4 +98,6 @@ def make_product(csr: Csr, engine: str, threads: int) -> Product:
 
 def layout_of(packed: Runner | Product) -> str:
     """The layout at batch 1 (`sell8`, `16x1`), of a layer that of weight_hh; "" for an engine with only one."""
-    return packed.runs(1) if isinstance(packed, NativeLayer | native.Packed) else ""
+    return (
+        packed.runs(1) if isinstance(packed, NativeLayer | native.Packed | TritonLayer | triton_engine.Packed) else ""
+    )

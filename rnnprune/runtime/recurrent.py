@@ -59,7 +59,10 @@ class SparseRecurrent(SparseTwin[Stack]):
         """One runner per layer and direction."""
         ends = ("", "_reverse") if self.bidirectional else ("",)
         runners = [
-            [make_runner(self._weights(f"_l{layer}{end}"), self.choice.engine, self.threads) for end in ends]
+            [
+                make_runner(self._weights(f"_l{layer}{end}"), self.choice.engine, self.threads, self.device)
+                for end in ends
+            ]
             for layer in range(self.num_layers)
         ]
         layers = [[runner for runner in layer if isinstance(runner, NativeLayer)] for layer in runners]
@@ -84,7 +87,7 @@ class SparseRecurrent(SparseTwin[Stack]):
                 "batch_first, or [T, I], no size of them zero"
             )
         has_batch = input.ndim == 3
-        x = input if has_batch else input.unsqueeze(1)
+        x = (input if has_batch else input.unsqueeze(1)).float()
         frames = Frames(x.transpose(0, 1) if has_batch and self.batch_first else x)
         output, state = self._run(frames, self._state(hx, frames.batch, has_batch))
         if not has_batch:
@@ -102,7 +105,7 @@ class SparseRecurrent(SparseTwin[Stack]):
     def _forward_packed(self, input: PackedSequence, hx: Hidden) -> tuple[PackedSequence, Any]:
         data, batch_sizes, sorted_indices, unsorted_indices = input
         self.check_input(data, self.input_size)
-        frames = Frames(data, stretches_of(batch_sizes.tolist()))
+        frames = Frames(data.float(), stretches_of(batch_sizes.tolist()))
         state = self._state(hx, frames.batch, has_batch=True)
         if hx is not None and sorted_indices is not None:
             state = tuple(part.index_select(1, sorted_indices) for part in state)
@@ -122,7 +125,8 @@ class SparseRecurrent(SparseTwin[Stack]):
                 before = tuple(part[len(ends)] for part in state)
                 ends.append(run_direction(runner, xs, ys, before, reverse=direction == 1))
             frames = outputs
-        return frames.data, tuple(torch.stack(parts) for parts in zip(*ends, strict=True))
+        last = (torch.stack(parts).to(self.dtype) for parts in zip(*ends, strict=True))
+        return frames.data.to(self.dtype), tuple(last)
 
     def _weights(self, end: str) -> LayerWeights:
         return LayerWeights(
@@ -140,10 +144,10 @@ class SparseRecurrent(SparseTwin[Stack]):
         count = self.num_layers * (1 + self.bidirectional)
         sizes = (self.output_size, self.hidden_size) if self.kind == "lstm" else (self.output_size,)
         if hx is None:
-            return tuple(torch.zeros(count, batch, size) for size in sizes)
+            return tuple(torch.zeros(count, batch, size, device=self.device) for size in sizes)
         shapes = [(count, batch, size) if has_batch else (count, size) for size in sizes]
         state = self.check_state(hx, shapes)
-        return tuple(part.contiguous() if has_batch else part.unsqueeze(1).contiguous() for part in state)
+        return tuple((part if has_batch else part.unsqueeze(1)).float().contiguous() for part in state)
 
     def _hidden(self, state: State) -> Any:
         return state if self.kind == "lstm" else state[0]

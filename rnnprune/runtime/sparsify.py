@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rnnprune.errors import UsageError
 from rnnprune.kernels.csr import Csr, csr_from_dense, csr_to_dense
+from rnnprune.runtime import choice_cuda
 from rnnprune.runtime.cells import SparseCell, SparseLinear
 from rnnprune.runtime.choice import Engines, Part, choose, plain_problem, resolve_engine
-from rnnprune.runtime.options import DENSE, EngineName
+from rnnprune.runtime.options import DENSE, TRITON, EngineName
 from rnnprune.runtime.recurrent import SparseRecurrent
 from rnnprune.runtime.source import Source, fit, masked, read_source
 from rnnprune.runtime.twin import Choice, SparseTwin
@@ -57,25 +58,31 @@ class LayerEngine:
 
 
 def sparsify(
-    module: nn.Module, source: Source | None = None, *, engine: EngineName = "auto", threads: int | None = None
+    module: nn.Module,
+    source: Source | None = None,
+    *,
+    engine: EngineName = "auto",
+    threads: int | None = None,
+    batch: int = 1,
 ) -> nn.Module:
     """Load weights into a module and swap its pruned layers for sparse twins, called and answering as before.
 
     source: a sparse file, run folder or checkpoint; a mapping of names to tensors (a state dict, also that of a
     sparsified module; or bool masks of some parameters, True = keep); None for the module's own weights as they are.
-    engine: `auto` picks native where it is faster by measured rules, and tells why not where it is not (`describe`);
-    any other name takes that engine for every layer that sparse storage makes smaller. threads: of the native engine,
-    torch.get_num_threads() if not given.
+    engine: `auto` picks native, or triton for a module on a GPU, where it is faster by rules, and tells why not where
+    it is not (`describe`); any other name takes that engine for every layer that sparse storage makes smaller.
+    threads: of the native engine, torch.get_num_threads() if not given. batch: that you are going to run, for the
+    rules of `auto` on a GPU.
 
     Swaps nn.RNN, GRU, LSTM, their cells and nn.Linear in place, wherever they are; returns the module (its twin, if it
     is such a layer itself) in eval mode, no parameter requiring a gradient. Raises UsageError where names or shapes
     differ or the engine cannot run, InputRefused for a damaged file; the module is then as it was.
     """
-    engines = resolve_engine(engine)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, found {threads}")
+    how = How(resolve_engine(engine, _device_of(module)), threads or torch.get_num_threads(), batch, _device_of(module))
+    if (threads is not None and threads < 1) or batch < 1:
+        raise UsageError(f"threads and batch must be at least 1, found {threads} and {batch}")
     weights = _weights(module, source)
-    plan = _plan(module, weights, engines, threads or torch.get_num_threads())
+    plan = _plan(module, weights, how)
     if source is not None:
         _load_dense(module, weights, plan)
     for twin in plan.twins.values():
@@ -112,6 +119,15 @@ def _weights(module: nn.Module, source: Source | None) -> dict[str, Csr | Tensor
     return fit(module, weights, where)
 
 
+class How(NamedTuple):
+    """What was asked for, and where the module is."""
+
+    engines: Engines
+    threads: int
+    batch: int
+    device: torch.device
+
+
 @dataclass(frozen=True)
 class Plan:
     """What sparsify will do: the choice for every layer it knows, and the twins of those that get one."""
@@ -120,7 +136,7 @@ class Plan:
     twins: dict[nn.Module, SparseTwin[Any]]
 
 
-def _plan(module: nn.Module, weights: Mapping[str, Csr | Tensor], engines: Engines, threads: int) -> Plan:
+def _plan(module: nn.Module, weights: Mapping[str, Csr | Tensor], how: How) -> Plan:
     """Nothing is changed yet. Tied parameters stay tied: one SparseWeight, one bias."""
     plan = Plan({}, {})
     shared: dict[int, SparseWeight] = {}
@@ -133,16 +149,23 @@ def _plan(module: nn.Module, weights: Mapping[str, Csr | Tensor], engines: Engin
             for name, parameter in layer._parameters.items()
             if parameter is not None and parameter.ndim == 2
         }
-        problem = plain_problem(layer, base) or _parent_problem(module, prefix)
-        choice = Choice(DENSE, problem, 0.0) if problem else choose(PART[base], matrices, engines)
+        problem = plain_problem(layer, base, how.engines.name, how.device) or _parent_problem(module, prefix)
+        if not problem and how.engines.name == TRITON and how.engines.by_rules:
+            problem = choice_cuda.dense_because(layer, how.batch)
+        choice = Choice(DENSE, problem, 0.0) if problem else choose(PART[base], matrices, how.engines)
         plan.choices[layer] = choice
         if choice.engine == DENSE:
             continue
         for name, matrix in matrices.items():
-            shared.setdefault(id(layer._parameters[name]), SparseWeight(_csr(matrix)))
+            shared.setdefault(id(layer._parameters[name]), SparseWeight(_csr(matrix), how.device))
         tensors = {name: shared.get(id(parameter), parameter) for name, parameter in layer._parameters.items()}
-        plan.twins[layer] = TWINS[base](layer, tensors, choice, threads)
+        plan.twins[layer] = TWINS[base](layer, tensors, choice, how.threads)
     return plan
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    """Of its first parameter; a layer elsewhere stays dense, and says so."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def _parent_problem(module: nn.Module, prefix: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What every sparse twin shares: forward only, float32 on the CPU, an engine packed from the weights when needed."""
+"""What every sparse twin shares: forward only, where its layer was, an engine packed from the weights when needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rnnprune.errors import UsageError
 from rnnprune.kernels.csr import Csr
 from rnnprune.kernels.native_layer import State
-from rnnprune.runtime.weights import SparseWeight, require_cpu_float32
+from rnnprune.runtime.weights import SparseWeight, require_no_move
 
 Packed = TypeVar("Packed")
 
@@ -33,6 +33,8 @@ class SparseTwin(nn.Module, Generic[Packed]):
         super().__init__()
         self.stands_for = type(dense).__name__
         self.choice, self.threads = choice, threads
+        like = next(dense.parameters())
+        self.device, self.dtype = like.device, like.dtype  # of inputs and outputs; every engine computes in float32
         self._packed: Packed | None = None
 
     @property
@@ -86,21 +88,21 @@ class SparseTwin(nn.Module, Generic[Packed]):
                 f"{self.name} has no backward pass and its input requires a gradient; "
                 "call it under torch.inference_mode() or detach the input"
             )
-        if x.dtype != torch.float32 or x.device.type != "cpu" or x.ndim == 0 or x.shape[-1] != features:
+        if x.dtype != self.dtype or x.device != self.device or x.ndim == 0 or x.shape[-1] != features:
             raise UsageError(
                 f"{self.name}: input is {x.dtype} {list(x.shape)} on {x.device}, "
-                f"expected torch.float32 [..., {features}] on cpu"
+                f"expected {self.dtype} [..., {features}] on {self.device}"
             )
 
     def check_state(self, hx: Any, shapes: Sequence[Sequence[int]]) -> State:
         """The state as a tuple of h (and c). UsageError for another number, shape or dtype, or a gradient."""
         state = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
         if [list(part.shape) for part in state] != [list(shape) for shape in shapes] or any(
-            part.dtype != torch.float32 or part.device.type != "cpu" for part in state
+            part.dtype != self.dtype or part.device != self.device for part in state
         ):
             found = ", ".join(f"{part.dtype} {list(part.shape)} on {part.device}" for part in state)
             expected = ", ".join(str(list(shape)) for shape in shapes)
-            raise UsageError(f"{self.name}: state is {found}; expected torch.float32 {expected} on cpu")
+            raise UsageError(f"{self.name}: state is {found}; expected {self.dtype} {expected} on {self.device}")
         if torch.is_grad_enabled() and any(part.requires_grad for part in state):
             raise UsageError(f"{self.name} has no backward pass and its state requires a gradient; detach it")
         return state
@@ -114,5 +116,5 @@ class SparseTwin(nn.Module, Generic[Packed]):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        require_cpu_float32(fn)
+        require_no_move(fn, self.device)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

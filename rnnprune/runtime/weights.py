@@ -12,6 +12,7 @@ from rnnprune.errors import UsageError
 from rnnprune.kernels.csr import Csr, csr_from_dense, csr_problem, csr_to_dense
 
 PARTS = ("crow_indices", "col_indices", "values")
+CPU = torch.device("cpu")
 
 
 class SparseWeight(nn.Module):
@@ -25,9 +26,9 @@ class SparseWeight(nn.Module):
     col_indices: Tensor
     values: Tensor
 
-    def __init__(self, csr: Csr) -> None:
+    def __init__(self, csr: Csr, device: torch.device = CPU) -> None:
         super().__init__()
-        csr = in_float32(csr)
+        csr = in_float32(csr, device)
         self.shape = csr.shape
         for part in PARTS:
             self.register_buffer(part, getattr(csr, part))
@@ -80,14 +81,14 @@ class SparseWeight(nn.Module):
             if problem is not None:
                 error_msgs.append(f"{prefix.removesuffix('.')}: {problem}")
                 return
-            self.col_indices = torch.empty_like(col_indices, device="cpu")
-            self.values = torch.empty_like(values, device="cpu")
+            self.col_indices = torch.empty_like(col_indices, device=self.crow_indices.device)
+            self.values = torch.empty_like(values, device=self.crow_indices.device)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        require_cpu_float32(fn)
+        require_no_move(fn, self.crow_indices.device)
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
@@ -96,20 +97,21 @@ def _retyped(indices: Tensor, before: str, after: str) -> Tensor:
     return indices.view(getattr(torch, f"{after}16")) if indices.dtype == getattr(torch, f"{before}16") else indices
 
 
-def in_float32(csr: Csr) -> Csr:
+def in_float32(csr: Csr, device: torch.device = CPU) -> Csr:
     """The same matrix with float32 values; those too small for float32 become zeros, which are not stored."""
-    values = csr.values.detach().to("cpu", torch.float32)
+    values = csr.values.detach().to(device, torch.float32)
     if not bool(values.all()):
-        return csr_from_dense(csr_to_dense(csr).to("cpu", torch.float32))
-    return Csr(csr.crow_indices.cpu(), csr.col_indices.cpu(), values, csr.shape)
+        return in_float32(csr_from_dense(csr_to_dense(csr).to(torch.float32)), device)
+    return Csr(csr.crow_indices.to(device), csr.col_indices.to(device), values, csr.shape)
 
 
-def require_cpu_float32(fn: Callable[[Tensor], Tensor]) -> None:
-    """Refuse `.to(...)`, `.half()`, `.cuda()` and their like, which torch carries out as fn(every tensor)."""
-    probe = fn(torch.zeros(1))
-    if probe.dtype != torch.float32 or probe.device.type != "cpu":
-        dtype = str(probe.dtype).removeprefix("torch.")
+def require_no_move(fn: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    """Refuse `.to(...)`, `.half()`, `.cuda()` and their like, which torch carries out as fn(every tensor), unless they
+    change nothing."""
+    probe = fn(torch.zeros(1, device=device))
+    if probe.dtype != torch.float32 or probe.device != device:
+        dtype, place = str(probe.dtype).removeprefix("torch."), "the CPU" if device == CPU else str(device)
         raise UsageError(
-            f"sparse layers compute in float32 on the CPU and cannot move to {dtype} on {probe.device}; "
+            f"sparse layers compute in float32 on {place} and cannot move to {dtype} on {probe.device}; "
             "convert the dense model instead, or leave this one where it is"
         )

@@ -63,7 +63,7 @@ def bench(request: BenchRequest, tell: Callable[[str], None] = ignore) -> Benchm
             if find_device(request.device).type == "cuda":
                 from rnnprune.workflows.bench_cuda import bench_cuda  # nobody without a GPU should wait for it
 
-                return bench_cuda(path, _works(request, pieces), request.engines, request.rounds)
+                return bench_cuda(path, _works(request, pieces), request.engines, request.rounds, tell)
             return _bench_cpu(path, _works(request, pieces), request, tell)
     finally:
         torch.set_num_threads(threads_before)
@@ -140,6 +140,8 @@ def _check(request: BenchRequest) -> None:
         check_engines(request.engines)
     elif find_device(request.device).type != "cuda":
         raise UsageError(f"--device {request.device}: bench knows cpu and cuda")
+    elif request.memory or request.break_even:
+        raise UsageError(f"--device {request.device}: --memory and --break-even are for the CPU alone")
     counts = {"--batch": request.batches, "--time-steps": (request.steps,), "--rounds": (request.rounds,)}
     for flag, values in (counts | {"--threads": request.threads}).items():
         if any(value < 1 for value in values):

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rnnprune.errors import UsageError
 from rnnprune.formats.sparse import is_sparse_file
-from rnnprune.runtime.options import DENSE, EngineName
+from rnnprune.runtime.options import DENSE, TRITON, EngineName
 from rnnprune.runtime.sparsify import LayerEngine, describe, engines_of, sparsify
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
@@ -60,22 +61,24 @@ def evaluate(
     device: str = "cpu",
     engine: EngineName | None = None,
 ) -> Evaluation:
-    """Score one split. engine None: `auto` for a sparse file on the CPU, dense for anything else."""
+    """Score one split. engine None: `auto` for a sparse file, dense for anything else."""
     subject = open_subject(path)
     task = find_task(subject, choice, "evaluate")
     place = find_device(device)
     if engine is None:
-        engine = "auto" if place.type == "cpu" and is_sparse_file(subject.checkpoint.path) else DENSE
-    if engine != DENSE and place.type != "cpu":
-        raise UsageError(f"--engine {engine} runs on the CPU; drop --device {device}, or use --engine {DENSE}")
-    model = _build(task, subject, engine).to(place)
+        engine = "auto" if is_sparse_file(subject.checkpoint.path) else DENSE
+    if engine not in (DENSE, TRITON, "auto") and place.type != "cpu":
+        raise UsageError(
+            f"--engine {engine} runs on the CPU; drop --device {device}, or use --engine {TRITON} or {DENSE}"
+        )
+    model = _build(task, subject, engine, place).to(place)
     figures = loop.evaluate(model, task, split)
     value = figures[task.metric]
     told = (engines_of(model), describe(model), notes_of(task))
     return Evaluation(subject.path, split, task.metric, task.goal, value, figures, *told)
 
 
-def _build(task: Task, subject: Subject, engine: EngineName) -> nn.Module:
+def _build(task: Task, subject: Subject, engine: EngineName, place: torch.device) -> nn.Module:
     if engine == DENSE:
         return load_model(task, subject)
-    return sparsify(task.build_model(), subject.checkpoint.path, engine=engine)
+    return sparsify(task.build_model().to(place), subject.checkpoint.path, engine=engine)

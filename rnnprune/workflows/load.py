@@ -17,11 +17,13 @@ from rnnprune.tasks.builtin import BUILTIN
 from rnnprune.workflows.subject import described_spec
 
 
-def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None = None) -> nn.Module:
+def load(
+    path: Path | str, *, engine: EngineName = "auto", threads: int | None = None, device: torch.device | str = "cpu"
+) -> nn.Module:
     """The model of a sparse file, run folder or checkpoint of a built-in task, ready to run; its data is not needed.
 
-    engine, threads: see `sparsify`; `describe(model)` tells what each layer took. Raises UsageError for a file that
-    names no built-in task, InputRefused for a damaged one.
+    device: where the model goes before its layers are swapped. engine, threads: see `sparsify`; `describe(model)` tells
+    what each layer took. Raises UsageError for a file that names no built-in task, InputRefused for a damaged one.
     """
     path = Path(path)
     file = path / MODEL if is_run_folder(path) else path
@@ -35,4 +37,4 @@ def load(path: Path | str, *, engine: EngineName = "auto", threads: int | None =
         )
     with torch.random.fork_rng(devices=[]):  # the random weights made here are replaced at once
         model = spec.build()
-    return sparsify(model, path, engine=engine, threads=threads)
+    return sparsify(model.to(device), path, engine=engine, threads=threads)
