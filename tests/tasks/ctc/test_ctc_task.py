@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rnnprune.errors import InputRefused, UsageError
-from rnnprune.tasks.builtin import builtin_model, builtin_task
+from rnnprune.tasks.builtin import builtin_spec, builtin_task
 from rnnprune.tasks.ctc.augment import augmented
 from rnnprune.tasks.ctc.corpus import Features, frames_needed
 from rnnprune.tasks.ctc.manifest import split_of
@@ -231,7 +231,7 @@ def test_the_entry_survives_json_and_a_weights_only_load(tones, tmp_path):
 def test_the_model_needs_no_data_and_the_task_asks_for_it(tones):
     entry = task_on(tones).metadata
     tones.rename(tones.with_name("moved.tsv"))
-    assert builtin_model(entry) is not None
+    assert builtin_spec(entry) is not None
     with pytest.raises(UsageError, match=r"trained on .*tones\.tsv, which is not here; pass --data FILE"):
         builtin_task(entry)
     assert builtin_task(entry, DataOptions(tones.with_name("moved.tsv"))).notes == ()
@@ -252,4 +252,4 @@ def test_a_missing_jiwer_is_told_before_any_work(tones, monkeypatch):
     monkeypatch.setitem(sys.modules, "jiwer", None)
     with pytest.raises(UsageError, match=r"error rates with jiwer: pip install 'rnnprune\[speech\]'"):
         builtin_task(entry)
-    assert builtin_model(entry) is not None
+    assert builtin_spec(entry) is not None
