@@ -4,8 +4,8 @@ Layouts: `sell` for single weights, `RxC` for blocks of R rows and C columns; va
 bfloat16 with float32 accumulation. `auto` finds blocks in the pattern, and narrow values where they lose nothing.
 x and y are float32. Nothing here has been timed on hardware: the sizes of tiles are reasoned, not measured.
 
-With TRITON_INTERPRET=1 set before the first use, and no CUDA device, the kernels run in Triton's interpreter on the
-CPU, thousands of times slower: for tests.
+With TRITON_INTERPRET=1 set before the first use the kernels run in Triton's interpreter on the CPU, thousands of times
+slower: for tests.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def triton_version() -> str | None:
 
 def is_interpreted() -> bool:
     """Whether the kernels run in Triton's interpreter on the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1" and not torch.cuda.is_available()
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def require_triton(device: torch.device) -> None:

@@ -133,11 +133,11 @@ class TritonLayer:
         require_triton(device)
         if weights.weight_hr is not None:
             raise UsageError("the triton engine has no LSTM with a projection; use another engine")
-        self.weights, self.device = weights, device
-        self.variant = variant or Variant()
+        self.weights, self.variant = weights, variant or Variant()
         self.gates, self.hidden_size = len(GATES[weights.kind]), weights.weight_hh.shape[1]
         self.input_size = weights.weight_ih.shape[1]
         self.recurrent = pack_matrix(weights.weight_hh, self.gates, self.variant, device)
+        self.device = self.recurrent.values.device  # cuda:0 where cuda was said
         self.input_product = InputProduct(weights.weight_ih, self._input_bias(), self.variant, device)
         self._bias_n = self._bias(weights.bias_hh)[-self.hidden_size :].contiguous()
         self._clock, self._workspaces = clock, dict[int, Workspace]()

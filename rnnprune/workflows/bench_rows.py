@@ -221,16 +221,16 @@ class Benchmark:
 
     def require_speedup(self, factor: float) -> None:
         """GoalMissed, naming the worst case, unless in every case the best sparse engine is this much faster."""
-        worst = min(self.best_sparse(), key=self._speedup, default=None)
+        worst = min(self.best_sparse(), key=self.speedup, default=None)
         if worst is None:
             raise GoalMissed(f"--min-speedup {factor:g}: no sparse engine ran with the right result")
-        if self._speedup(worst) < factor:
+        if self.speedup(worst) < factor:
             raise GoalMissed(
                 f"--min-speedup {factor:g}: {describe(worst.case)}: {worst.engine}, the best sparse engine, "
-                f"is {self._speedup(worst):.2f} times as fast as dense"
+                f"is {self.speedup(worst):.2f} times as fast as dense"
             )
 
-    def _speedup(self, row: Row) -> float:
+    def speedup(self, row: Row) -> float:
         """Over dense; on CUDA over its best form."""
         return self.best_dense(row).ratio if row.case.device == "cuda" else row.vs_dense
 

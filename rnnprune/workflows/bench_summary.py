@@ -17,11 +17,12 @@ def summary(result: Benchmark) -> str:
     def weight(row: Row) -> tuple[bool, bool, int]:
         return row.case.op != "matvec", row.case.mode == "sequence", size.get(row.case, 0)
 
-    return "; ".join([_gain(result, max(best, key=weight)), *_losses(best)])
+    return "; ".join([_gain(result, max(best, key=weight)), *_losses(result, best)])
 
 
 def _gain(result: Benchmark, row: Row) -> str:
-    rivals = ((row.vs_dense, "torch dense fp32"), (row.vs_int8, "torch dynamic int8"), (row.vs_csr, "torch.sparse"))
+    dense = result.best_dense(row).engine if row.case.device == "cuda" else "torch dense fp32"
+    rivals = ((result.speedup(row), dense), (row.vs_int8, "torch dynamic int8"), (row.vs_csr, "torch.sparse"))
     ratios = [f"{ratio:.2g}x {rival}" for ratio, rival in rivals if ratio is not None and rival not in row.engine]
     return f"{row.engine}: {', '.join(ratios)} ({_brief(row.case)}){_doubt(result, row)}"
 
@@ -31,9 +32,9 @@ def _doubt(result: Benchmark, row: Row) -> str:
     return ", too noisy to trust" if noisy else ""
 
 
-def _losses(best: list[Row]) -> list[str]:
+def _losses(result: Benchmark, best: list[Row]) -> list[str]:
     slower = {
-        "dense": [(row.vs_dense, row.case) for row in best if row.vs_dense < 1],
+        "dense": [(result.speedup(row), row.case) for row in best if result.speedup(row) < 1],
         "dynamic int8": [(row.vs_int8, row.case) for row in best if row.vs_int8 is not None and row.vs_int8 < 1],
     }
     lines = []

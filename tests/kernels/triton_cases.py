@@ -10,7 +10,7 @@ from rnnprune.kernels import triton_engine
 
 REASON = triton_engine.unavailable_reason()
 needs_triton = pytest.mark.skipif(REASON is not None, reason=f"triton: {REASON}")
-DEVICE = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")  # there in the interpreter
+DEVICE = triton_engine.default_device()  # the CPU under the interpreter
 TOLERANCE = {"fp32": 1e-6, "fp16": 2e-3, "bf16": 2e-2}  # of the largest output, after rounding every weight
 
 

@@ -268,6 +268,7 @@ def test_a_table_for_people_shows_failures_and_what_was_published(capsys: pytest
     assert "failed: torch-csr, matvec 7680x2560, 95.0% zeros, batch 1: RuntimeError: no cuSPARSE" in told
     assert "probe: 1.00 us per launch in a graph; GB/s from L2 1, memory 0" in told
     assert "a GPU, torch 9" in told
+    assert "triton:sell: 5x torch-dense-fp32:graph (matvec 7680x2560, batch 1)" in told
 
 
 @pytest.mark.parametrize("more", [{"memory": True}, {"break_even": True}])
