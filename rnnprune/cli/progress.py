@@ -72,11 +72,13 @@ class _Bar:
         self.task = task
         self._began = self._told = time.monotonic()
         self._loss: float | None = None
+        self._first: int | None = None
 
     def tell(self, record: StepRecord) -> str:
         """The figures of this step in one line."""
         self._loss = record.loss if self._loss is None else 0.98 * self._loss + 0.02 * record.loss
-        rate = record.step / max(time.monotonic() - self._began, 1e-9)
+        self._first = record.step - 1 if self._first is None else self._first  # a run that is gone on with begins later
+        rate = (record.step - self._first) / max(time.monotonic() - self._began, 1e-9)
         left = (record.total_steps - record.step) / rate
         sparsity = f", sparsity {record.sparsity:.3f}" if record.sparsity else ""
         return f"{rate:.1f} steps/s, loss {self._loss:.3f}{sparsity}, {left:.0f} s left"

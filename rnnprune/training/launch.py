@@ -26,7 +26,12 @@ def launch(processes: int) -> int:
 
     SIGINT and SIGTERM are passed on to all of them, which agree on the step to stop after.
     """
-    place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    place = {
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),  # DDP's remark on unused parameters
+    }
     command = [sys.executable, "-m", "rnnprune", *sys.argv[1:]]
     started = [
         # A session of its own: Ctrl-C on a terminal would reach it twice, from there and from here.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rnnprune.errors import Diverged, UsageError
+from rnnprune.tasks.lm import Carried
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.random_state import random_state, seed_all, set_random_state
 from rnnprune.training.recipe import Recipe
@@ -53,6 +54,8 @@ class Position:
     def skip(self, found: str) -> None:
         """A batch that makes no step. Raises Diverged at the tenth in a row."""
         self.skipped += 1
+        if hasattr(self._task, "carried"):
+            self._task.carried = None  # what a bad batch left behind would spoil the next one
         if self.skipped >= MOST_SKIPPED:
             raise Diverged(
                 f"{found} at step {self.step + 1}, in {MOST_SKIPPED} batches in a row; "
@@ -71,6 +74,7 @@ class Position:
             "scaler": self.scaler.state_dict(),
             "epoch_random": self._epoch_random,
             "random": random_state(self._task, self._device),
+            "carried": carried_to_plain(getattr(self._task, "carried", None)),
         }
 
     def go_on_from(self, plain: dict[str, Any]) -> None:
@@ -89,6 +93,8 @@ class Position:
             pass
         if exactly:
             set_random_state(plain["random"], self._task, self._device)
+            if plain["carried"] is not None:
+                self._task.carried = carried_from_plain(plain["carried"], self._device)  # type: ignore[attr-defined]
 
     def _begin_epoch(self) -> None:
         # A loader that shuffles draws here, from the global generator: kept, so that a resumed epoch is the same one.
@@ -98,3 +104,19 @@ class Position:
             epoch=self.epoch, seed=self._recipe.seed, rank=workers.rank, world_size=workers.world_size
         )
         self._batches: Iterator[Any] = iter(batches)
+
+
+def carried_to_plain(carried: Carried | None) -> dict[str, Any] | None:
+    """The state that a language model carries from batch to batch, as numbers, which JSON holds exactly."""
+    if carried is None:
+        return None
+    return {
+        "place": carried.place,
+        "state": [[str(part.dtype).removeprefix("torch."), part.tolist()] for part in carried.state],
+    }
+
+
+def carried_from_plain(plain: dict[str, Any], device: torch.device) -> Carried:
+    """The inverse of `carried_to_plain`."""
+    state = (torch.tensor(values, dtype=getattr(torch, dtype), device=device) for dtype, values in plain["state"])
+    return Carried(plain["place"], tuple(state))

@@ -22,7 +22,7 @@ from rnnprune.training.loop import build_optimizer, planned_steps
 from rnnprune.training.options import Keeping
 from rnnprune.training.recipe import Recipe
 from rnnprune.training.workers import Workers
-from rnnprune.workflows.machine import find_device
+from rnnprune.workflows.machine import find_device, require_precision
 from rnnprune.workflows.resume import environment, fingerprint_of_data, plain_json, room_for_training, saved_state
 from rnnprune.workflows.subject import (
     Subject,
@@ -113,10 +113,13 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
 
 def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
     """All that decides the result; the paths do not, what they lead to does."""
+    unlabelled = request.task.unlabelled
     return {
         "checkpoint": sha256_of(subject.checkpoint.path),
         "data": fingerprint_of_data(task, request.task.options.data),
-        "task": [request.task.spec, asdict(replace(request.task.options, data=None))],
+        "task": [request.task.spec, unlabelled.model, asdict(replace(request.task.options, data=None))],
+        "inputs": None if unlabelled.inputs is None else sha256_of(unlabelled.inputs),
+        "teacher": None if unlabelled.teacher is None else sha256_of(unlabelled.teacher),
         "pruning": asdict(request.pruning),
         "recipe": asdict(request.recipe),
         "control": request.control,
@@ -132,6 +135,7 @@ def default_run(checkpoint: Path, target: float) -> Path:
 
 def check(request: FinetuneRequest) -> None:
     """Raise UsageError for settings that cannot go together."""
+    require_precision(request.recipe.precision, request.device)
     if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):
         raise UsageError("--control-lr goes with --control, and must be above 0")
     if request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":

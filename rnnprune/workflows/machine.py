@@ -11,6 +11,7 @@ import torch
 
 from rnnprune import __version__
 from rnnprune.errors import UsageError
+from rnnprune.training.recipe import Precision
 
 
 def set_threads(threads: int | None) -> int:
@@ -29,6 +30,14 @@ def find_device(name: str) -> torch.device:
     if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
         raise UsageError(f"--device {name}: no such device; use cpu or cuda")
     return torch.device(name)
+
+
+def require_precision(precision: Precision, device: str) -> None:
+    """UsageError for fp16 on the CPU, where torch has it for some layers and not for others, LSTM among them."""
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise UsageError(
+            f"--precision fp16 needs --device cuda, found {device}; use bf16 there, which torch has for all"
+        )
 
 
 def describe_machine() -> dict[str, Any]:

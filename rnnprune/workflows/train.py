@@ -20,7 +20,7 @@ from rnnprune.training.loop import StepRecord, build_optimizer, evaluate, planne
 from rnnprune.training.options import Keeping
 from rnnprune.training.recipe import Recipe
 from rnnprune.training.workers import ALONE
-from rnnprune.workflows.machine import find_device
+from rnnprune.workflows.machine import find_device, require_precision
 from rnnprune.workflows.resume import (
     environment,
     fingerprint_of_data,
@@ -78,6 +78,7 @@ def train_task(
     Until that is written, `OUT.state/` beside it holds what an interrupted training goes on from.
     """
     began = time.perf_counter()
+    require_precision(recipe.precision, device)
     torch.manual_seed(recipe.seed)
     model = task.build_model().to(find_device(device))
     folder = StateFolder(out.with_name(f"{out.name}.state"))

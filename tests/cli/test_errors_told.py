@@ -77,6 +77,15 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; use --saliency magnitude",
     ),
     "steps and epochs": (("finetune", "bare.pt", "--steps", "5", "--epochs", "1"), "--steps and --epochs both"),
+    "save every": (
+        ("finetune", "bare.pt", "--save-every", "0"),
+        "--save-every takes steps (500) or minutes (10m), above",
+    ),
+    "save every day": (("finetune", "bare.pt", "--save-every", "1d"), "above 0; found '1d'"),
+    "fp16 on the CPU": (
+        ("finetune", "bare.pt", "--task", "mine.py:make", "--precision", "fp16"),
+        "--precision fp16 needs --device cuda, found cpu; use bf16",
+    ),
     "device": (("finetune", "bare.pt", "--device", "abacus", "--task", "mine.py:make"), "use cpu or cuda"),
     "onto itself": (("export", "bare.pt", "--out", "bare.pt"), "is the file that is being exported"),
     "batch size of zero": (
@@ -193,6 +202,17 @@ def test_a_loss_of_nan_stops_with_5_and_leaves_no_finished_run(rnnprune: Program
     assert "the loss is nan and the norm of the gradients nan at step 1, in 10 batches in a row; try a" in told.err
     assert not Path("bare-s90/rnnprune.json").exists()
     assert rnnprune("report").code == 2
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_weight_of_nan_stops_with_5_before_any_work(rnnprune: Program) -> None:
+    state = torch.load("bare.pt", weights_only=True)
+    state["head.weight"][1, 2] = float("nan")
+    torch.save(state, "bad.pt")
+    told = rnnprune("finetune", "bad.pt", "--task", write_task(), "--steps", "20")
+    assert told.code == 5
+    assert "bad.pt: head.weight holds NaN or infinity; give a checkpoint from before it diverged" in told.err
+    assert not Path("bad-s90").exists()
 
 
 @pytest.mark.usefixtures("bare")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -102,8 +103,8 @@ def send_in(phase: str, number: int, wait: float, *arguments: str) -> tuple[int,
     begun = 0
     with os.fdopen(told, "rb", buffering=0) as phases:
         line = b""
-        while line.strip() != phase.encode():
-            line = b"".join(iter(lambda: phases.read(1), b"\n"))
+        while line != phase.encode():
+            line = read_line(phases)
             begun += line == b"training"
         time.sleep(wait)
         os.kill(child, number)
@@ -112,6 +113,14 @@ def send_in(phase: str, number: int, wait: float, *arguments: str) -> tuple[int,
         while more := phases.read(1 << 16):
             rest += more
     return code, begun + rest.count(b"training")
+
+
+def read_line(phases: io.RawIOBase) -> bytes:
+    line = b""
+    while (letter := phases.read(1)) != b"\n":
+        assert letter, f"the command ended before that: {Path('stderr.txt').read_text()}"
+        line += letter
+    return line
 
 
 def saved_step() -> int | None:
