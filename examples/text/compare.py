@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from rnnprune.formats.checkpoint import read_checkpoint
 from rnnprune.tasks.builtin import builtin_task
 from rnnprune.tasks.seq2seq.decoding import padded
 from rnnprune.tasks.seq2seq.task import Seq2SeqTask
+from rnnprune.training.loop import build_optimizer, train
+from rnnprune.training.recipe import Recipe
 
 CACHE = Path(".cache/text")
-SENTENCES, ROUNDS = 40, 5
+SENTENCES, ROUNDS, STEPS = 40, 5, 40
 CHARACTERS = 200
 
 
@@ -93,7 +96,14 @@ def told(times: list[list[float]]) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
+def training_step(task: Any) -> float:
+    """Milliseconds of one step of dense training: the median of STEPS, after a warm-up."""
+    model, recipe = task.build_model(), Recipe(steps=STEPS + 2)
+    times = [time.perf_counter()]
+    times += [time.perf_counter() for _ in train(model, task, recipe, build_optimizer(model, recipe), STEPS + 2)]
+    return 1000 * statistics.median(b - a for a, b in pairwise(times[2:]))
+
+
 def main(name: str, cache: Path) -> None:
     torch.set_num_threads(1)
     run = cache / f"{name}-s90-seed0"
@@ -101,7 +111,12 @@ def main(name: str, cache: Path) -> None:
     dense, sparse = rnnprune.load(run, engine="torch-dense-fp32", threads=1), rnnprune.load(file, threads=1)
     metadata = read_checkpoint(file).metadata
     task = builtin_task({key: metadata[key] for key in ("task", "model", "data")})
-    compared = (compare_answers if isinstance(task, Seq2SeqTask) else compare_next)(task, dense, sparse)  # type: ignore[operator]
+    with torch.no_grad():
+        if isinstance(task, Seq2SeqTask):
+            compared = compare_answers(task, dense, sparse)
+        else:
+            compared = compare_next(task, dense, sparse)
+    compared["training_step_milliseconds"] = training_step(task)
     compared["layers"] = [
         f"{layer.name} ({layer.layer}): {layer.engine} {layer.layout}".strip() for layer in rnnprune.describe(sparse)
     ]

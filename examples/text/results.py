@@ -48,21 +48,20 @@ def page(name: str) -> list[str]:
     sizes = runs[0]["bytes"]
     engines = ", ".join(sorted({run["sparse_file"]["engine"] for run in runs}))
     scored = ", ".join(f"{run['sparse_file']['value']:.4g}" for run in runs)
-    minutes = [run["seconds"] / 60 for run in runs]
     lines += [
         f"The sparse file: {sizes['csr'] / 1000:,.0f} kB, {sizes['csr'] / sizes['dense']:.1%} of the dense "
         f"{sizes['dense'] / 1000:,.0f} kB; {answer['name']} of these files as `rnnprune evaluate` scores them "
         f"({engines}): {scored}.",
-        f"{answer['dense']['parameters']:,} parameters; the dense model took {answer['dense']['seconds'] / 60:.0f} "
-        f"minutes, a seed with its control {min(minutes):.0f} to {max(minutes):.0f}, one thread, other work beside it.",
-        f"Measured {answer['date']} with torch {answer['machine']['torch']}.",
+        f"{answer['dense']['parameters']:,} parameters. Measured {answer['date']}, torch {answer['machine']['torch']}.",
     ]
     speed = RESULTS / f"{name}_speed.json"
-    return lines + (spoken(json.loads(speed.read_text(encoding="utf-8"))) if speed.is_file() else [])
+    return lines + (spoken(json.loads(speed.read_text(encoding="utf-8")), answer) if speed.is_file() else [])
 
 
-def spoken(speed: Mapping[str, Any]) -> list[str]:
+def spoken(speed: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
     times, ratio = speed["milliseconds"], speed["milliseconds"]["ratio"]
+    step = speed["training_step_milliseconds"]
+    minutes = [step * count / 60_000 for count in (answer["dense"]["steps"], 2 * answer["runs"][0]["steps"])]
     return [
         "",
         "| pruned model of seed 0 | run dense | run sparse | times as fast (quartiles) | same answers | difference |",
@@ -71,6 +70,9 @@ def spoken(speed: Mapping[str, Any]) -> list[str]:
         f"({ratio['q1']:.1f} to {ratio['q3']:.1f}) | {speed['same']} | {speed['max_difference']:.1g} |",
         "",
         f"Engines: {'; '.join(speed['layers'])}.",
+        "",
+        f"A training step takes {step:.0f} ms on one quiet core (median of 40): {minutes[0]:.1f} minutes for the "
+        f"{answer['dense']['steps']:,} of the dense model, {minutes[1]:.1f} for a seed with its control.",
     ]
 
 
