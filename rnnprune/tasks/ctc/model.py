@@ -7,14 +7,19 @@ sideways (convolution, batch norm, the backward direction), so an utterance neve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rnnprune.architecture import Kind
-from rnnprune.errors import UsageError
+from rnnprune.errors import InputRefused, UsageError
+from rnnprune.tasks.ctc.audio import read_audio
+from rnnprune.tasks.ctc.decode import beam_search
+from rnnprune.tasks.ctc.features import log_mel
 from rnnprune.tasks.spec import MAX_LAYERS, MAX_UNITS, ModelSpec, check_tokens, recurrent
 
 BLANK = "<blank>"
@@ -66,7 +71,7 @@ class CtcModel(nn.Module):
 
     def __init__(self, spec: CtcModelSpec) -> None:
         super().__init__()
-        self.stride = spec.stride
+        self.spec = spec
         self.convolutions = nn.ModuleList(
             [
                 _convolution(1, spec.channels, KERNEL[0], spec.stride),
@@ -90,7 +95,7 @@ class CtcModel(nn.Module):
         """
         x = features.transpose(1, 2).unsqueeze(1)  # [B, 1, M, T]
         valid = frames_within(lengths, features.shape[1])
-        for convolution, stride in zip(self.convolutions, (self.stride, 1), strict=True):
+        for convolution, stride in zip(self.convolutions, (self.spec.stride, 1), strict=True):
             x = convolution(x.masked_fill(~valid[:, None, None], 0)).clamp(0, 20)  # clipped as in Deep Speech 2
             lengths = frames_after(lengths, stride)
             valid = frames_within(lengths, x.shape[3])
@@ -98,6 +103,22 @@ class CtcModel(nn.Module):
         for norm, layer in zip(self.norms, self.layers, strict=False):
             hidden = layer(self.dropout(normalise(norm, hidden, valid)), lengths)
         return self.output(normalise(self.norms[-1], hidden, valid)), lengths
+
+    @torch.no_grad()
+    def transcribe(self, files: Sequence[Path | str], beam: int = 8) -> list[str]:
+        """What is said in each mono audio file, one after the other, by prefix beam search.
+
+        Raises InputRefused for a file that cannot be read, or has another sample rate than the model was trained on.
+        """
+        self.eval()
+        return ["".join(map(self.spec.labels.__getitem__, self._heard(Path(file), beam))) for file in files]
+
+    def _heard(self, file: Path, beam: int) -> tuple[int, ...]:
+        samples, rate = read_audio(file)
+        if rate != self.spec.sample_rate:
+            raise InputRefused(f"{file}: {rate} samples a second, expected {self.spec.sample_rate}; convert it first")
+        features = log_mel(samples, rate, self.spec.mels)[None].to(self.norms[0].running_mean)  # type: ignore[arg-type]
+        return beam_search(self(features, torch.tensor([features.shape[1]], device=features.device))[0][0], beam)
 
 
 class RecurrentLayer(nn.Module):

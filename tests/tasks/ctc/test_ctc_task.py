@@ -82,6 +82,16 @@ def test_figures_are_jiwers_and_do_not_depend_on_the_batch_size(tones):
     assert set(figures[0]) == {"CER", "WER", "CER_beam8", "WER_beam8"}
 
 
+def test_a_model_transcribes_files_of_its_own_rate(tones, say):
+    task = task_on(tones)
+    model, item = task.build_model(), task.corpus.splits["test"][0]
+    assert model.transcribe([item.audio, item.audio], beam=3) == 2 * model.transcribe([str(item.audio)], beam=3)
+    assert set(model.transcribe([item.audio])[0]) <= set("abcde")
+    say(tones.with_name("fast.wav"), "abc", rate=16000)
+    with pytest.raises(InputRefused, match=r"fast\.wav: 16000 samples a second, expected 8000"):
+        model.transcribe([tones.with_name("fast.wav")])
+
+
 def test_a_silent_model_errs_in_everything(tones):
     task = task_on(tones)
     silent = torch.zeros(5, 6)

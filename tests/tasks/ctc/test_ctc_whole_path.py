@@ -42,6 +42,8 @@ def test_from_recordings_to_a_sparse_recogniser(tones, tmp_path, monkeypatch):
     dense = call("evaluate", "ckpt-s90")
     assert dense["engine"] == "torch-dense-fp32"
 
+    heard = rnnprune.load(sparse_file).transcribe(sorted((tmp_path / "clips").iterdir()))
+    assert sum(text in path.name for text, path in zip(heard, sorted((tmp_path / "clips").iterdir()), strict=True)) > 40
     for clip in (tmp_path / "clips").iterdir():
         clip.unlink()
     tones.unlink()
