@@ -4,8 +4,8 @@
         --task examples/arabic_diacritizer/diacritics_task.py:make --target 0.9
 
 DER, the diacritic error rate: characters (spaces too) with a wrong mark, in percent. WER: words with any wrong mark.
-The state dict's names and sizes are the package's; the model is written anew, in plain torch.nn, and without dropout:
-it is trained on for less than an epoch, and a pruned network lacks capacity rather than regularisation.
+The state dict's names and sizes are the package's; the model is written anew, in plain torch.nn, and without dropout,
+since it is trained on for less than an epoch.
 
 N sentences of one length, T characters, H = 256 units, C = 15 classes of marks.
 """
@@ -69,8 +69,7 @@ class Diacritizer(nn.Module):
     def forward(self, characters: Tensor) -> Tensor:
         """[N, T] -> logits [N, T, C]; without padding, which neither the LSTM nor the attention would see as such."""
         states, _ = self.lstm(self.embedding(characters))
-        logits: Tensor = self.classifier(self.attention(states))
-        return logits
+        return self.classifier(self.attention(states))
 
 
 class DiacriticsTask:
@@ -82,8 +81,7 @@ class DiacriticsTask:
         self.splits: dict[str, list[Sentence]] = {"train": [], "validation": [], "test": []}
         for key, variants in stored.items():
             text = next(iter(variants.values()))
-            sentence = parse(text) if 30 <= len(text) <= 200 else None
-            if sentence is not None:
+            if 30 <= len(text) <= 200 and (sentence := parse(text)) is not None:
                 self.splits[split_of(key)].append(sentence)
 
     def build_model(self) -> Diacritizer:
@@ -131,14 +129,12 @@ def parse(text: str) -> Sentence | None:
     marks = [SHADDA + mark.replace(SHADDA, "") if SHADDA in mark else mark for mark in marks]
     if not set(marks) <= set(LABEL):
         return None
-    breaks = [0, *(int(c.isspace()) for c in characters)]
-    word = [-1 if c.isspace() else sum(breaks[: i + 1]) for i, c in enumerate(characters)]
+    word = [-1 if c.isspace() else sum(map(str.isspace, characters[:i])) for i, c in enumerate(characters)]
     return Sentence([NUMBER.get(c, UNKNOWN) for c in characters], [LABEL[mark] for mark in marks], word)
 
 
 def split_of(key: str) -> str:
-    part = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 50
-    return {0: "test", 1: "validation"}.get(part, "train")
+    return {0: "test", 1: "validation"}.get(int(hashlib.sha256(key.encode()).hexdigest(), 16) % 50, "train")
 
 
 def batched(sentences: Iterable[Sentence], characters: int) -> list[list[Sentence]]:
