@@ -38,7 +38,7 @@ def one_seed(seed: int, checkpoint: str, recipe: Sequence[str], out: Path, task:
     finetune = ["finetune", checkpoint, *task, "--target", "0.9", *settings]
     told = rnnprune(*finetune)
     file = rnnprune("export", str(out), "--format", "csr")
-    sparse = rnnprune("evaluate", file["file"], *task)
+    sparse = rnnprune("evaluate", file["file"], *task, "--threads", "1")
     manifest = json.loads((out / "rnnprune.json").read_text(encoding="utf-8"))
     figures = {label: splits["test"] for label, splits in manifest["figures"].items()} | {"file": sparse["figures"]}
     size = {"dense": (out / "model.safetensors").stat().st_size, "sparse": file["bytes"]}
@@ -58,11 +58,11 @@ def one_seed(seed: int, checkpoint: str, recipe: Sequence[str], out: Path, task:
 
 
 def all_seeds(raw: Path, run: Callable[[int], dict[str, Any]]) -> None:
-    """Seeds 0, 1, 2, or those of the command line; written after each, so that a stopped run keeps what it has."""
-    seeds = [int(argument) for argument in sys.argv[1:]] or [0, 1, 2]
-    rows: list[dict[str, Any]] = []
-    for seed in seeds:
-        rows.append(run(seed))
+    """Seeds 0, 1, 2, or those of the command line; written after each, and the rows of other seeds stay."""
+    for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1, 2]:
+        row = run(seed)
+        kept = json.loads(raw.read_text(encoding="utf-8"))["rows"] if raw.exists() else []
+        rows = sorted([row, *(other for other in kept if other["seed"] != seed)], key=lambda row: row["seed"])
         raw.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
     print(f"\n{table(rows)}\n\n{raw}: the raw figures")
 

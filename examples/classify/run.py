@@ -28,13 +28,15 @@ LISTS = {
     "spanish": ("wspanish=1.0.30", "a2b7504fb8c12deaf6c4e868f749a3d05a42caee348f0f5bb006238e925cde18", "spanish"),
 }
 SIZES = ["--level", "char", "--cell", "gru", "--hidden", "128", "--embedding", "32", "--threads", "1"]
-TRAIN = ["--epochs", "5", "--batch-size", "128", "--lr", "0.003"]
-RECIPE = ["--epochs", "5", "--batch-size", "128", "--lr", "0.003", "--control-lr", "0.0003", "--threads", "1"]
+TRAIN = ["--epochs", "3", "--batch-size", "128", "--lr", "0.003"]
+RECIPE = ["--epochs", "3", "--batch-size", "128", "--lr", "0.003", "--control-lr", "0.0003", "--threads", "1"]
 SCHEDULE = ["--scope", "model", "--end", "0.4", "--frequency", "20"]
 
 
 def prepare() -> None:
     """Words of letters alone, in lower case (or capitals would tell German), that stand in one of the lists only."""
+    if DATA.exists():
+        return
     words = {}
     for language, (package, sha256, name) in LISTS.items():
         path = packages.debian(package, sha256, CACHE) / "usr/share/dict" / name

@@ -16,7 +16,7 @@ from rnnprune.training.recipe import Recipe
 if TYPE_CHECKING:
     from rnnprune.tasks.builtin import BuiltinTask
 
-Data = Annotated[Path, typer.Option("--data", help="JSONL or TSV lines, or a .safetensors file: docs/data.md.")]
+Data = Annotated[Path, typer.Option("--data", help="JSONL or TSV lines, or a .safetensors file: docs/tag.md.")]
 OutFile = Annotated[Path, typer.Option("--out", help="The checkpoint to write, a torch file.")]
 Cell = Annotated[Kind, typer.Option("--cell", help="Kind of recurrent layer.")]
 Hidden = Annotated[int, typer.Option("--hidden", help="Units per layer and direction.")]
