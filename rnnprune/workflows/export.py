@@ -139,6 +139,8 @@ def _write(
             write_sparse(unchecked, {name: each.stored for name, each in prepared.items()}, aliases, metadata)
         _compare(unchecked, dense, aliases)
         unchecked.replace(out)
+    except StorageError as error:
+        raise StorageError(str(error).replace(unchecked.name, out.name)) from error
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
     finally:

@@ -12,6 +12,8 @@ import typer.main
 
 from rnnprune.cli.app import app
 from rnnprune.tasks import template
+from tests.cli.test_tag_command import write_series, write_tags
+from tests.tasks.ctc.conftest import write_tones
 
 NUMBER = (int, float)
 SIZES = ("--seq-len", "20", "--batch-size", "8")
@@ -30,6 +32,9 @@ TRAINED = {
 CONTRACT: dict[str, dict[str, Any]] = {
     "train lm": TRAINED,
     "train seq2seq": TRAINED,
+    "train ctc": TRAINED,
+    "train tag": TRAINED,
+    "train classify": TRAINED,
     "finetune": {
         "schema": int,
         "run": str,
@@ -91,6 +96,21 @@ CONTRACT: dict[str, dict[str, Any]] = {
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "train lm": ("--data", "letters.txt", "--out", "new.pt", "--hidden", "4", "--steps", "2", *SIZES),
     "train seq2seq": ("--data", "pairs.tsv", "--out", "new.pt", "--hidden", "4", "--steps", "2"),
+    "train ctc": ("--data", "tones.tsv", "--out", "new.pt", "--hidden", "4", "--steps", "2"),
+    "train tag": (
+        "--data",
+        "data.tsv",
+        "--out",
+        "new.pt",
+        "--hidden",
+        "4",
+        "--steps",
+        "2",
+        "--level",
+        "char",
+        "--skip-bad",
+    ),
+    "train classify": ("--data", "data.jsonl", "--out", "new.pt", "--hidden", "4", "--steps", "2"),
     "finetune": ("ckpt.pt", "--out", "new", "--steps", "20", "--control", *SIZES),
     "prune": ("ckpt.pt", "--out", "new"),
     "export": (),
@@ -121,7 +141,11 @@ def differences(found: Any, spec: Any, where: str = "") -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _template_checkpoint(folder: Path) -> None:
+def _other_inputs(folder: Path) -> None:
+    """What is not part of the finished run: a checkpoint of the template, and the data of the other tasks."""
+    write_tones(folder)
+    write_tags(folder)
+    write_series(folder)
     torch.save(template.make().build_model().state_dict(), folder / "template.pt")
 
 

@@ -105,7 +105,11 @@ def _same_product(name: str, csr: Csr, truth: Any) -> None:
     with np.errstate(all="ignore"):
         bound = abs(truth) @ np.abs(x)
         expected = truth @ x
-        y = make_product(in_float32(csr), ENGINE, 1)(torch.from_numpy(x).float().unsqueeze(1)).squeeze(1).numpy()
+        y = (
+            make_product(in_float32(csr), ENGINE, 1, torch.device("cpu"))(torch.from_numpy(x).float().unsqueeze(1))
+            .squeeze(1)
+            .numpy()
+        )
         wrong = np.abs(y - expected) > TOLERANCE * bound + 1e-30
     if (wrong & (bound < FLOAT32.max)).any():
         raise Fault(f"{name}: the product is off by {np.abs(y - expected).max()}")

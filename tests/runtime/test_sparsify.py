@@ -305,9 +305,11 @@ def test_forward_hooks_of_a_swapped_layer_go_on() -> None:
 
 
 def test_an_unknown_engine_names_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"engine 'fast' is not known; there are auto, native, reference, torch-csr"):
+    with pytest.raises(
+        UsageError, match=r"engine 'fast' is not known; there are auto, native, triton, reference, torch-csr"
+    ):
         choice.resolve_engine("fast")
-    with pytest.raises(UsageError, match="threads must be at least 1, found 0"):
+    with pytest.raises(UsageError, match="threads and batch must be at least 1, found 0 and 1"):
         rnnprune.sparsify(nn.Linear(4, 4), threads=0)
 
 
@@ -335,5 +337,5 @@ def test_auto_goes_by_rules(engine: str) -> None:
 
 
 def test_every_rule_is_for_an_engine_that_exists() -> None:
-    assert {engine for engine, _ in choice.RULES} == {"native", "torch-csr"}
+    assert {engine for engine, _ in choice.RULES} == {"native", "torch-csr", "triton"}
     assert all(0.33 < rule.sparsity < 1 for rule in choice.RULES.values())

@@ -37,13 +37,17 @@ def say() -> Callable[..., Path]:
 
 @pytest.fixture
 def tones(tmp_path: Path) -> Path:
+    return write_tones(tmp_path)
+
+
+def write_tones(folder: Path) -> Path:
     """A manifest of the 60 words of three different letters; every split has some."""
     lines = []
     for letters in product(TONES, repeat=3):
         if len(set(letters)) == 3:
             word = "".join(letters)
-            write_wav(tmp_path / "clips" / f"{word}.wav", word)
+            write_wav(folder / "clips" / f"{word}.wav", word)
             lines.append(f"clips/{word}.wav\t{word}\n")
-    path = tmp_path / "tones.tsv"
+    path = folder / "tones.tsv"
     path.write_text("".join(lines), encoding="utf-8")
     return path
