@@ -79,8 +79,9 @@ def sparsify(
     differ or the engine cannot run, InputRefused for a damaged file; the module is then as it was.
     """
     how = How(resolve_engine(engine, _device_of(module)), threads or torch.get_num_threads(), batch, _device_of(module))
-    if (threads is not None and threads < 1) or batch < 1:
-        raise UsageError(f"threads and batch must be at least 1, found {threads} and {batch}")
+    for name, count in (("threads", threads), ("batch", batch)):
+        if count is not None and count < 1:
+            raise UsageError(f"{name} must be at least 1, found {count}")
     weights = _weights(module, source)
     plan = _plan(module, weights, how)
     if source is not None:

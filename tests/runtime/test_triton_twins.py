@@ -169,5 +169,5 @@ def test_a_layer_elsewhere_stays_dense_and_says_where_it_is() -> None:
 
 
 def test_batch_must_be_positive() -> None:
-    with pytest.raises(UsageError, match="threads and batch must be at least 1, found None and 0"):
+    with pytest.raises(UsageError, match="batch must be at least 1, found 0"):
         sparsify(nn.GRU(3, 5), batch=0)
