@@ -24,8 +24,7 @@ TRAIN = (
     "--batch-size 8 --steps 600 --lr 0.002 --threads 1"
 )
 FINETUNE = (
-    "--target 0.9 --scope model --frequency 20 --end 0.4 --batch-size 8 --steps 300 --lr 0.002 --control "
-    "--control-lr 0.001 --threads 1"
+    "--target 0.9 --scope model --frequency 10 --end 0.4 --batch-size 8 --steps 300 --lr 0.002 --control --threads 1"
 )
 
 

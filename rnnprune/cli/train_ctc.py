@@ -26,7 +26,7 @@ def train_ctc(
     channels: Annotated[int, typer.Option("--channels", help="Of the two convolutions.")] = 32,
     stride: Annotated[int, typer.Option("--stride", help="Frames of 10 ms per recurrent step.")] = 2,
     dropout: Annotated[float, typer.Option("--dropout", help="Before the recurrent layers.")] = 0.2,
-    augment: Annotated[bool, typer.Option(help="Train on stretched and masked features.")] = True,
+    augment: Annotated[bool, typer.Option(help="Stretch and mask the features; for long runs.")] = False,
     batch_size: o.BatchSize = None,
     skip_bad: o.SkipBad = False,
     steps: o.Steps = None,
@@ -52,7 +52,7 @@ def train_ctc(
 
     machine.set_threads(threads)
     workflow.require_free(out, overwrite=overwrite)
-    spec = CtcModelSpec(cell, hidden, layers, bidirectional, mels, channels, stride, dropout, augment)
+    spec = CtcModelSpec(cell, hidden, layers, bidirectional, mels, channels, stride, dropout=dropout, augment=augment)
     task = CtcTask.from_manifest(spec, DataOptions(data, batch_size, skip_bad=skip_bad))
     recipe = Recipe(steps, epochs, optimizer, lr, seed=seed)
     with Progress() as progress:

@@ -46,7 +46,7 @@ class CtcModelSpec(ModelSpec):
     channels: int = 32
     stride: int = 2
     dropout: float = 0.2
-    augment: bool = True
+    augment: bool = False
     sample_rate: int = 8000
     labels: tuple[str, ...] = ()
 

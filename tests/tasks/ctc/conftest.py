@@ -12,7 +12,6 @@ import pytest
 
 RATE, SECONDS = 8000, 0.12  # of one letter
 TONES = {"a": 400, "b": 800, "c": 1300, "d": 2000, "e": 2900}
-Tones = Callable[..., Path]
 
 
 def write_wav(path: Path, text: str, rate: int = RATE, channels: int = 1) -> Path:

@@ -142,5 +142,5 @@ def test_impossible_sizes_are_usage_errors_and_refused_in_a_checkpoint(sizes, re
 
 
 def test_a_spec_survives_its_own_dict():
-    spec = CtcModelSpec(cell="rnn", bidirectional=False, stride=3, augment=False, labels=LABELS, sample_rate=16000)
+    spec = CtcModelSpec(cell="rnn", bidirectional=False, stride=3, augment=True, labels=LABELS, sample_rate=16000)
     assert CtcModelSpec.from_dict(spec.to_dict()) == spec

@@ -21,7 +21,7 @@ from rnnprune.tasks.ctc.task import CtcTask, Utterances
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
 
-SMALL = CtcModelSpec(cell="gru", hidden=8, layers=1, mels=20, channels=4)
+SMALL = CtcModelSpec(cell="gru", hidden=8, layers=1, mels=20, channels=4, augment=True)
 
 
 def task_on(path, **options):
@@ -118,7 +118,7 @@ def test_batches_are_a_pure_function_and_hold_what_they_say(tones):
 
 
 def test_without_augmentation_the_features_are_the_files_own(tones):
-    task = CtcTask.from_manifest(CtcModelSpec(mels=20, augment=False), DataOptions(tones))
+    task = CtcTask.from_manifest(CtcModelSpec(mels=20), DataOptions(tones))
     own = {tuple(task.corpus.features.read(i.audio)[0].sum(1).tolist()) for i in task.corpus.splits["train"]}
     for batch in task.train_batches(epoch=0, seed=0):
         for features, length in zip(batch.features, batch.lengths, strict=True):
@@ -239,9 +239,10 @@ def test_the_entry_survives_json_and_a_weights_only_load(tones, tmp_path):
 
 
 def test_the_model_needs_no_data_and_the_task_asks_for_it(tones):
-    entry = task_on(tones).metadata
+    task = task_on(tones)
+    entry = task.metadata
     tones.rename(tones.with_name("moved.tsv"))
-    assert builtin_spec(entry) is not None
+    assert builtin_spec(entry) == task.spec
     with pytest.raises(UsageError, match=r"trained on .*tones\.tsv, which is not here; pass --data FILE"):
         builtin_task(entry)
     assert builtin_task(entry, DataOptions(tones.with_name("moved.tsv"))).notes == ()

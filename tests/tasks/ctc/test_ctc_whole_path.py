@@ -23,7 +23,7 @@ def call(*arguments: str) -> dict:
 def test_from_recordings_to_a_sparse_recogniser(tones, tmp_path, monkeypatch):
     manifest, steps = tones.name, ("--steps", "150", "--lr", "0.01")
     monkeypatch.chdir(tmp_path)
-    sizes = ("--cell", "gru", "--hidden", "48", "--layers", "1", "--mels", "16", "--channels", "4", "--no-augment")
+    sizes = ("--cell", "gru", "--hidden", "48", "--layers", "1", "--mels", "16", "--channels", "4")
     trained = call("train", "ctc", "--data", manifest, "--out", "ckpt.pt", *sizes, *steps)
     assert trained["metric"]["name"] == "CER"
     assert trained["metric"]["value"] < 20
