@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from plain import ACCUMULATED, BATCHES, Tagger, made_up
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from rnnprune import Pruner, plan_schedule
 
@@ -51,7 +52,7 @@ class LitTagger(pl.LightningModule):
 
 def train(model: nn.Module, batches: list, pruning: Pruning, epochs: int = 1, **resume: Any) -> pl.Trainer:
     trainer = pl.Trainer(max_epochs=epochs, callbacks=[pruning], accumulate_grad_batches=ACCUMULATED, logger=False)
-    trainer.fit(LitTagger(model), batches, **resume)
+    trainer.fit(LitTagger(model), DataLoader(batches, batch_size=None), **resume)
     return trainer
 
 
