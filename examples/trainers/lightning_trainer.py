@@ -17,10 +17,8 @@ from rnnprune import Pruner, plan_schedule
 class Pruning(pl.Callback):
     """For a Trainer's list of callbacks; the masks are saved in its checkpoints and come back with them."""
 
-    pruner: Pruner
-
     def __init__(self, target: float) -> None:
-        self.target, self.saved = target, {}
+        self.target, self.saved = target, None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         schedule = plan_schedule("cubic", trainer.estimated_stepping_batches)  # optimizer steps
@@ -29,7 +27,7 @@ class Pruning(pl.Callback):
             self.pruner.load_state_dict(self.saved)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.pruner.step()  # does nothing unless the optimizer has stepped: batches may only be accumulated
+        self.pruner.step()  # does nothing where a batch was only accumulated
 
     def state_dict(self) -> dict[str, Any]:
         return self.pruner.state_dict()
@@ -57,6 +55,5 @@ def train(model: nn.Module, batches: list, pruning: Pruning, epochs: int = 1, **
 
 
 if __name__ == "__main__":
-    pruning = Pruning(target=0.9)
-    train(Tagger(), made_up(BATCHES), pruning)
+    train(Tagger(), made_up(BATCHES), pruning := Pruning(target=0.9))
     print(f"{pruning.pruner.sparsity:.2%} zeros after {pruning.pruner.step_count} optimizer steps")
