@@ -66,17 +66,23 @@ def table(results: Path) -> str:
     """One row per seed, then the means, and the standard deviations of several."""
     raw = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(results.glob("seed*.json"))}
     rows = {name: [figures[key] for key in COLUMNS] for name, figures in raw.items()}
+    told = {name: [f"{bpc:.3f}" if bpc else "not run" for bpc in [*row, gap(row)]] for name, row in rows.items()}
     heads = ["run", *COLUMNS.values(), "gap to the control", "sparse file", "largest difference"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, figures in raw.items():
-        cells = [f"{cell:.3f}" for cell in [*rows[name], rows[name][2] - rows[name][1]]]
-        cells += [f"{figures['bytes'] / 1000:,.0f} kB", f"{figures['largest_difference']:.1e}"]
+        cells = [*told[name], f"{figures['bytes'] / 1000:,.0f} kB", f"{figures['largest_difference']:.1e}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    if len(rows) > 1:
-        columns = [*zip(*rows.values(), strict=True), [row[2] - row[1] for row in rows.values()]]
+    complete = [row for row in rows.values() if gap(row) is not None]
+    if len(complete) > 1:
+        columns = [*zip(*complete, strict=True), [gap(row) for row in complete]]
         means = [f"{statistics.fmean(column):.3f} +- {statistics.stdev(column):.3f}" for column in columns]
         lines.append(f"| mean | {' | '.join(means)} | | |")
     return "\n".join(lines) + "\n"
+
+
+def gap(row: list[float | None]) -> float | None:
+    """How much worse the sparse model is than the control, where there is one."""
+    return row[2] - row[1] if row[1] and row[2] else None
 
 
 def rendered(page: str, results: Path) -> str:
