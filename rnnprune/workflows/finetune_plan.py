@@ -40,13 +40,14 @@ class FinetuneRequest:
 
     control_lr: the dense control's own peak learning rate, where the pruned run's would harm it. out None:
     `<stem>-s<target in percent>` in the current folder. keeping: whether a run that was interrupted there
-    is gone on with, and how often it is saved.
+    is gone on with, and how often it is saved. dense: prune nothing, a dense control as a run of its own.
     """
 
     checkpoint: Path
     task: TaskChoice = field(default_factory=TaskChoice)
     pruning: PruningOptions = field(default_factory=PruningOptions)
     recipe: Recipe = field(default_factory=Recipe)
+    dense: bool = False
     control: bool = False
     control_lr: float | None = None
     out: Path | None = None
@@ -60,7 +61,8 @@ class FinetuneRequest:
 class Plan:
     """Everything that can be found wrong before any work is spent.
 
-    saved: the state to go on from. identity: what is saved with every state, to know the run by.
+    pruner: None where nothing is pruned. saved: the state to go on from. identity: what is saved with every state, to
+    know the run by.
     """
 
     subject: Subject
@@ -68,7 +70,7 @@ class Plan:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    pruner: Pruner
+    pruner: Pruner | None
     total_steps: int
     run: Path
     workers: Workers
@@ -86,20 +88,12 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     model = load_model(task, subject).to(device)
     require_finite(model, subject.checkpoint.path)
     run = request.out or default_run(request.checkpoint, options.target)
-    fingerprint = _fingerprint(request, subject, task)
+    fingerprint = fingerprint_of(request, subject, task)
     saved = saved_state(run / STAGE / STATE, request.keeping.resume, fingerprint, workers)
     total_steps = planned_steps(task, request.recipe, workers) if saved is None else saved.document["total_steps"]
     schedule = plan_schedule(options.schedule, total_steps, options.timing)
     optimizer = build_optimizer(model, request.recipe)
-    pruner = Pruner(
-        model,
-        optimizer,
-        schedule,
-        target=options.target,
-        saliency=options.saliency,
-        selection=options.selection,
-        share=workers.share,
-    )
+    pruner = None if request.dense else _pruner(options, model, optimizer, schedule, workers)
     require_room(run, room_for_training(model), "this run and the states it saves")
     identity = {
         "fingerprint": fingerprint,
@@ -111,7 +105,25 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     )
 
 
-def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
+def _pruner(
+    options: PruningOptions,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    workers: Workers,
+) -> Pruner:
+    return Pruner(
+        model,
+        optimizer,
+        schedule,
+        target=options.target,
+        saliency=options.saliency,
+        selection=options.selection,
+        share=workers.share,
+    )
+
+
+def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
     """All that decides the result; the paths do not, what they lead to does."""
     unlabelled = request.task.unlabelled
     return {
@@ -120,7 +132,7 @@ def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict
         "task": [request.task.spec, unlabelled.model, asdict(replace(request.task.options, data=None))],
         "inputs": None if unlabelled.inputs is None else sha256_of(unlabelled.inputs),
         "teacher": None if unlabelled.teacher is None else sha256_of(unlabelled.teacher),
-        "pruning": asdict(request.pruning),
+        "pruning": None if request.dense else asdict(request.pruning),
         "recipe": asdict(request.recipe),
         "control": request.control,
         "control_lr": request.control_lr,
@@ -129,8 +141,13 @@ def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict
 
 def default_run(checkpoint: Path, target: float) -> Path:
     """`<stem>-s<target in percent>` in the current folder."""
+    return Path(f"{stem_of(checkpoint)}-s{target * 100:g}")
+
+
+def stem_of(checkpoint: Path) -> str:
+    """What the folders that come of a checkpoint are named after."""
     found = checkpoint.resolve()
-    return Path(f"{found.name if found.is_dir() else found.stem}-s{target * 100:g}")
+    return found.name if found.is_dir() else found.stem
 
 
 def check(request: FinetuneRequest) -> None:
