@@ -97,6 +97,8 @@ Inputs = Annotated[Path | None, _option("--inputs", help="distill: .npy, .npz or
 Teacher = Annotated[
     Path | None, _option("--teacher", help="distill: dense checkpoint, if not CHECKPOINT.", panel=MODEL)
 ]
+Temperature = Annotated[float, _option("--distill-temperature", help="Of the teacher's outputs.", panel=TRAINING)]
+LessonWeight = Annotated[float, _option("--distill-weight", help="Of the teacher in the loss.", panel=TRAINING)]
 ModelFunction = Annotated[str | None, _option("--model", help="distill: my_model.py:build.", panel=MODEL)]
 BatchSize = Annotated[
     int | None, _option("--batch-size", help="Of a built-in task.", panel=TRAINING, show_default="the task's own")

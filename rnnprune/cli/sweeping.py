@@ -46,6 +46,7 @@ def sweep(
     saliency: Annotated[str, _grid("--saliency", "Of fisher, magnitude.")] = "fisher",
     block: Annotated[str, _grid("--block", "Single weights and blocks: 1x1,4x1,16x1.")] = "1x1",
     seeds: Annotated[int, _grid("--seeds", "Runs of every combination; the seeds count up from --seed.")] = 3,
+    distill: Annotated[bool, _grid("--distill", "Everything also with the dense CHECKPOINT as a teacher.")] = False,
     start: Annotated[float, o.pruning("--start", "First cut, as a share of all steps.")] = _TIMING.start,
     ramp: Annotated[float, o.pruning("--ramp", "Second slope of gradual, likewise.")] = _TIMING.ramp,
     end: Annotated[float, o.pruning("--end", "Last cut, likewise.")] = _TIMING.end,
@@ -76,6 +77,8 @@ def sweep(
     control_lr: Annotated[
         float | None, o.training("--control-lr", "Peak rate of the dense control.", show_default="--lr")
     ] = None,
+    distill_temperature: o.Temperature = 2.0,
+    distill_weight: o.LessonWeight = 0.5,
     precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     jobs: Annotated[
@@ -108,6 +111,7 @@ def sweep(
     from rnnprune.workflows.plot_frontier import require_plotting, write_picture
     from rnnprune.workflows.subject import TaskChoice, Unlabelled
     from rnnprune.workflows.sweep_grid import Grid
+    from rnnprune.workflows.teacher import Distillation, Lesson
 
     if plot and json:
         raise UsageError("--plot draws for people, --json prints for programs; choose one")
@@ -117,7 +121,7 @@ def sweep(
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
     base = FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, teacher, model)),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
         pruning=PruningOptions(timing=timing, selection=selection),
         recipe=Recipe(
             steps,
@@ -130,6 +134,7 @@ def sweep(
             seed=seed,
             precision=precision,
         ),
+        distill=Distillation(teacher, Lesson(distill_temperature, distill_weight)) if distill else None,
         control_lr=control_lr,
         keeping=Keeping("auto", parse_save_every(save_every)),
         device=device,
@@ -141,6 +146,7 @@ def sweep(
         saliencies=o.names("--saliency", saliency, SaliencyName),
         blocks=tuple(parse_block(each.strip()) for each in block.split(",")),
         seeds=seeds,
+        distill=distill,
     )
     request = workflow.SweepRequest(base, grid, out, jobs, rounds)
     if max_loss is not None:

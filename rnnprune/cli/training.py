@@ -119,6 +119,9 @@ def finetune(
     clip_norm: Annotated[float, o.training("--clip-norm", "Largest gradient norm; 0: any.")] = _DEFAULT.clip_norm,
     control: Annotated[bool, o.training("--control", "Also train the dense model on, for the same steps.")] = False,
     control_lr: Annotated[float | None, o.training("--control-lr", "Its own peak rate.", show_default="--lr")] = None,
+    distill: Annotated[bool, o.training("--distill", "Also learn the outputs of the dense CHECKPOINT.")] = False,
+    distill_temperature: o.Temperature = 2.0,
+    distill_weight: o.LessonWeight = 0.5,
     precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     out: o.Out = None,
@@ -140,6 +143,7 @@ def finetune(
     from rnnprune.workflows.budget import parse_budget
     from rnnprune.workflows.search import search
     from rnnprune.workflows.subject import TaskChoice, Unlabelled
+    from rnnprune.workflows.teacher import Distillation, Lesson
 
     if max_loss is not None and (target is not None or (nproc or 1) > 1 or is_launched()):
         raise UsageError("--max-loss finds the target by itself, in one process: drop --target and --nproc")
@@ -148,7 +152,7 @@ def finetune(
     selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, teacher, model)),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
         pruning=PruningOptions(_PRUNING.target if target is None else target, schedule, saliency, timing, selection),
         recipe=Recipe(
             steps,
@@ -161,6 +165,7 @@ def finetune(
             seed=seed,
             precision=precision,
         ),
+        distill=Distillation(teacher, Lesson(distill_temperature, distill_weight)) if distill else None,
         control=control,
         control_lr=control_lr,
         out=out,

@@ -163,7 +163,7 @@ def _train(plan: Plan, request: FinetuneRequest, observer: Observer, began: floa
             dense = RunParts(control, task, recipe, build_optimizer(control, recipe), total_steps)
             keeper.train("control", dense, partial(watch, "control"))
             score(control, "dense_control")
-        pruned = RunParts(model, task, request.recipe, plan.optimizer, total_steps, plan.pruner)
+        pruned = RunParts(model, plan.learned, request.recipe, plan.optimizer, total_steps, plan.pruner)
         phase: Phase = "control" if plan.pruner is None else "pruning"
         keeper.train(phase, pruned, partial(watch, phase))
         if plan.pruner is not None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rnnprune.errors import GoalMissed
+from rnnprune.errors import GoalMissed, UsageError
 from rnnprune.formats.lock import folder_lock
 from rnnprune.formats.run_folder import METRICS, Unfinished, open_stage
 from rnnprune.pruning.selection import Choice
@@ -26,7 +26,7 @@ from rnnprune.workflows.finetune import FinetuneResult, Metric, Observer
 from rnnprune.workflows.finetune_plan import FinetuneRequest, check, stem_of
 from rnnprune.workflows.made_run import Manifest, make_run, read_run
 from rnnprune.workflows.run_output import Story, write_tensors
-from rnnprune.workflows.subject import find_task, open_subject
+from rnnprune.workflows.subject import DISTILL, find_task, open_subject
 
 LADDER = (0.75, 0.875, 0.9375, 0.96875, 0.984375)  # a half of the weights goes from one to the next
 LOWEST = 0.5  # below, a sparse file is larger than a dense one
@@ -64,6 +64,10 @@ def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Foun
     the budget.
     """
     check(replace(request, control=True))
+    if request.task.spec == DISTILL:
+        raise UsageError(f"--max-loss compares with a dense control, and --task {DISTILL} has none but the teacher itself")
+    if request.distill is not None and request.distill.teacher is None:
+        request = replace(request, distill=request.distill._replace(teacher=request.checkpoint))
     began = time.perf_counter()
     out = request.out or Path(f"{stem_of(request.checkpoint)}-max-loss-{str(budget).replace('%', 'pct')}")
     with folder_lock(out):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import SINGLE_WEIGHT, Block, PruningOptions, SaliencyName, ScheduleName
+from rnnprune.pruning.options import SINGLE_WEIGHT, Block, SaliencyName, ScheduleName
 from rnnprune.workflows.finetune_plan import FinetuneRequest, check
 
 CONTROL = "control"
@@ -21,21 +21,24 @@ class Setting(NamedTuple):
     saliency: SaliencyName
     block: Block
     target: float
+    taught: bool = False
 
     def __str__(self) -> str:
         block = "" if self.block == SINGLE_WEIGHT else f"-{self.block}"
-        return f"{self.method}-{self.saliency}{block}-s{100 * self.target:g}"
+        teacher = "-distill" if self.taught else ""
+        return f"{self.method}-{self.saliency}{block}{teacher}-s{100 * self.target:g}"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried: every combination. seeds: how many, from the recipe's on."""
+    """What is tried: every combination. seeds: how many, from the recipe's on. distill: with a teacher besides."""
 
     targets: tuple[float, ...] = (0.8, 0.9, 0.95)
     methods: tuple[ScheduleName, ...] = ("gradual", "cubic", "hard")
     saliencies: tuple[SaliencyName, ...] = ("fisher",)
     blocks: tuple[Block, ...] = field(default=(SINGLE_WEIGHT,))
     seeds: int = 3
+    distill: bool = False
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -51,8 +54,9 @@ class Grid:
 
     def settings(self) -> list[Setting]:
         """Every combination, by target."""
-        combined = itertools.product(self.targets, self.methods, self.saliencies, self.blocks)
-        return [Setting(method, saliency, block, target) for target, method, saliency, block in combined]
+        teachers = (False, True) if self.distill else (False,)
+        combined = itertools.product(self.targets, self.methods, self.saliencies, self.blocks, teachers)
+        return [Setting(method, saliency, block, target, taught) for target, method, saliency, block, taught in combined]
 
 
 class Cells(NamedTuple):
@@ -70,32 +74,31 @@ class Cells(NamedTuple):
 def cells_of(grid: Grid, base: FinetuneRequest, folder: Path) -> Cells:
     """base: what all cells share. Raises UsageError for a combination that cannot work."""
     seeds = range(base.recipe.seed, base.recipe.seed + grid.seeds)
-
-    def request(name: str, seed: int, pruning: PruningOptions, recipe_lr: float, *, dense: bool) -> FinetuneRequest:
-        recipe = replace(base.recipe, seed=seed, lr=recipe_lr)
-        found = replace(
-            base, out=folder / name, recipe=recipe, pruning=pruning, dense=dense, control=False, control_lr=None
-        )
-        check(found)
-        return found
-
-    lr, control_lr = base.recipe.lr, base.control_lr
-    controls = {
-        f"{CONTROL}-seed{seed}": request(
-            f"{CONTROL}-seed{seed}", seed, PruningOptions(saliency="magnitude"), control_lr or lr, dense=True
-        )
-        for seed in seeds
+    controls = {f"{CONTROL}-seed{seed}": _control(base, folder / f"{CONTROL}-seed{seed}", seed) for seed in seeds}
+    pruned = {
+        setting: {f"{setting}-seed{seed}": _pruned(base, setting, folder / f"{setting}-seed{seed}", seed) for seed in seeds}
+        for setting in grid.settings()
     }
-    pruned: dict[Setting, dict[str, FinetuneRequest]] = {}
-    for setting in grid.settings():
-        selection = replace(base.pruning.selection, block=setting.block)
-        pruning = replace(
-            base.pruning,
-            target=setting.target,
-            schedule=setting.method,
-            saliency=setting.saliency,
-            selection=selection,
-        )
-        names = {seed: f"{setting}-seed{seed}" for seed in seeds}
-        pruned[setting] = {name: request(name, seed, pruning, lr, dense=False) for seed, name in names.items()}
+    for group in pruned.values():
+        for request in group.values():
+            check(request)
     return Cells(controls, pruned)
+
+
+def _control(base: FinetuneRequest, run: Path, seed: int) -> FinetuneRequest:
+    lr = base.recipe.lr if base.control_lr is None else base.control_lr
+    recipe = replace(base.recipe, seed=seed, lr=lr)
+    return replace(base, out=run, recipe=recipe, dense=True, control_lr=None)
+
+
+def _pruned(base: FinetuneRequest, setting: Setting, run: Path, seed: int) -> FinetuneRequest:
+    pruning = replace(
+        base.pruning,
+        target=setting.target,
+        schedule=setting.method,
+        saliency=setting.saliency,
+        selection=replace(base.pruning.selection, block=setting.block),
+    )
+    distill = base.distill if setting.taught else None
+    recipe = replace(base.recipe, seed=seed)
+    return replace(base, out=run, recipe=recipe, pruning=pruning, distill=distill, control_lr=None)

@@ -48,7 +48,7 @@ def pruned_point(setting: Setting, cells: Made, measuring: Measuring, tell: Tell
     pruned = report(first).pruned
     latency = measure_latency(exported.path, measuring.threads, measuring.rounds) if measuring.rounds else None
     stored = Stored(pruned.nnz, exported.bytes, pruned.shape[0], exported.dense_bytes, latency)
-    plain = {"method": setting.method, "saliency": setting.saliency, "block": str(setting.block)}
+    plain = {"method": setting.method, "saliency": setting.saliency, "block": str(setting.block), "distill": setting.taught}
     point = Point(
         name=str(setting),
         setting={**plain, "target": setting.target},
@@ -71,7 +71,7 @@ def control_point(cells: Made, stored: list[Stored], measuring: Measuring) -> Po
     dense_us = statistics.median(timed) if timed else None
     return Point(
         name=CONTROL,
-        setting={"method": None, "saliency": None, "block": None, "target": 0.0},
+        setting={"method": None, "saliency": None, "block": None, "distill": False, "target": 0.0},
         runs=tuple(map(str, cells)),
         validation=_spread(cells, "dense_control", "validation", measuring.metric),
         test=_spread(cells, "dense_control", "test", measuring.metric),
