@@ -56,7 +56,7 @@ def bench(
     request = workflow.BenchRequest(
         path=source,
         shapes=shapes,
-        sparsity=() if sparsity is None else _shares(sparsity),
+        sparsity=() if sparsity is None else o.shares("--sparsity", sparsity),
         block=block,
         batches=o.integers("--batch", batch),
         threads=() if threads is None else o.integers("--threads", threads),
@@ -72,11 +72,3 @@ def bench(
     if min_speedup is not None:
         sys.stdout.flush()
         result.require_speedup(min_speedup)
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    """`0.9,0.95` -> (0.9, 0.95). Raises UsageError for anything else."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--sparsity takes shares such as 0.9,0.95; found {text!r}") from error

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rnnprune.errors import UsageError
+from rnnprune.pruning.options import require_one_of
 from rnnprune.training.options import Resume
 from rnnprune.training.recipe import OptimizerName, Precision
 
@@ -69,6 +70,22 @@ def integers(flag: str, text: str) -> tuple[int, ...]:
         raise UsageError(f"{flag} takes whole numbers such as 1,16; found {text!r}") from error
 
 
+def shares(flag: str, text: str) -> tuple[float, ...]:
+    """`0.9,0.95` -> (0.9, 0.95). Raises UsageError for anything else."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{flag} takes shares such as 0.9,0.95; found {text!r}") from error
+
+
+def names(flag: str, text: str, known: Any) -> tuple[Any, ...]:
+    """`cubic,hard` -> ("cubic", "hard"), each of a Literal's names. Raises UsageError for anything else."""
+    found = tuple(part.strip() for part in text.split(","))
+    for name in found:
+        require_one_of(flag, name, known)
+    return found
+
+
 Json = Annotated[bool, _option("--json", help="Print one JSON object on stdout.", panel=OUTPUT)]
 Out = Annotated[Path | None, _option("--out", help="Where to write.", panel=OUTPUT)]
 Overwrite = Annotated[bool, _option("--overwrite", help="Replace a finished run.", panel=OUTPUT)]
@@ -80,6 +97,8 @@ Inputs = Annotated[Path | None, _option("--inputs", help="distill: .npy, .npz or
 Teacher = Annotated[
     Path | None, _option("--teacher", help="distill: dense checkpoint, if not CHECKPOINT.", panel=MODEL)
 ]
+Temperature = Annotated[float, _option("--distill-temperature", help="Of the teacher's outputs.", panel=TRAINING)]
+LessonWeight = Annotated[float, _option("--distill-weight", help="Of the teacher in the loss.", panel=TRAINING)]
 ModelFunction = Annotated[str | None, _option("--model", help="distill: my_model.py:build.", panel=MODEL)]
 BatchSize = Annotated[
     int | None, _option("--batch-size", help="Of a built-in task.", panel=TRAINING, show_default="the task's own")
@@ -103,6 +122,9 @@ SaveEveryOf = Annotated[str, _option("--save-every", help="Steps (500) or minute
 Processes = Annotated[int | None, _option("--nproc", help="Processes that train together here.", panel=MODEL)]
 
 Target = Annotated[float, _option("--target", help="Share of zeros in every pruned matrix.", panel=PRUNING)]
+TargetOrNone = Annotated[
+    float | None, _option("--target", help="Share of zeros in every pruned matrix.", panel=PRUNING, show_default="0.9")
+]
 Block = Annotated[str, _option("--block", help="Prune rows x columns together: 16x1, 8x4.", panel=PRUNING)]
 Include = Annotated[list[str] | None, _option("--include", help="Also prune these: 'decoder.*'.", panel=PRUNING)]
 Exclude = Annotated[list[str] | None, _option("--exclude", help="Never prune these.", panel=PRUNING)]

@@ -19,6 +19,7 @@ from rnnprune.workflows.export import Exported
 from rnnprune.workflows.finetune import FinetuneResult
 from rnnprune.workflows.prune import Pruned
 from rnnprune.workflows.report import Report, TensorReport
+from rnnprune.workflows.search import Found
 from rnnprune.workflows.task_check import Checked
 from rnnprune.workflows.task_new import TaskFile
 from rnnprune.workflows.train import Trained
@@ -110,6 +111,17 @@ def _(result: FinetuneResult) -> None:
     print(
         f"{result.run}: {result.steps} steps in {result.seconds:.0f} s; next: rnnprune export {result.run} --format csr"
     )
+
+
+@_print.register
+def _(result: Found) -> None:
+    metric = result.result.metric.name
+    table = _table("zeros tried", f"{metric}, validation split", "may be", "steps", "")
+    for each in result.tries:
+        verdict = f"within {result.budget}" if each.passed else "too far"
+        table.add_row(f"{each.sparsity:.2%}", f"{each.validation:.4g}", f"{each.limit:.4g}", str(each.steps), verdict)
+    console().print(table)
+    _print(result.result)
 
 
 @_print.register

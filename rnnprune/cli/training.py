@@ -10,6 +10,7 @@ import typer
 from rnnprune.architecture import Kind
 from rnnprune.cli import options as o
 from rnnprune.cli.app import app
+from rnnprune.errors import UsageError
 from rnnprune.pruning.options import (
     BlockNorm,
     PruningOptions,
@@ -82,7 +83,10 @@ def train_lm(
 @app.command("finetune", context_settings=o.SETTINGS)
 def finetune(
     checkpoint: Annotated[Path, typer.Argument(help="A trained dense checkpoint.")],
-    target: o.Target = _PRUNING.target,
+    target: o.TargetOrNone = None,
+    max_loss: Annotated[
+        str | None, o.pruning("--max-loss", "Instead of --target: the most zeros within 1% of a dense control, or 0.5.")
+    ] = None,
     schedule: Annotated[ScheduleName, o.pruning("--schedule", "gradual is the paper's.")] = _PRUNING.schedule,
     saliency: Annotated[SaliencyName, o.pruning("--saliency", "magnitude is the paper's.")] = _PRUNING.saliency,
     start: Annotated[float, o.pruning("--start", "First cut, as a share of all steps.")] = _PRUNING.timing.start,
@@ -115,6 +119,9 @@ def finetune(
     clip_norm: Annotated[float, o.training("--clip-norm", "Largest gradient norm; 0: any.")] = _DEFAULT.clip_norm,
     control: Annotated[bool, o.training("--control", "Also train the dense model on, for the same steps.")] = False,
     control_lr: Annotated[float | None, o.training("--control-lr", "Its own peak rate.", show_default="--lr")] = None,
+    distill: Annotated[bool, o.training("--distill", "Also learn the outputs of the dense CHECKPOINT.")] = False,
+    distill_temperature: o.Temperature = 2.0,
+    distill_weight: o.LessonWeight = 0.5,
     precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     out: o.Out = None,
@@ -133,14 +140,20 @@ def finetune(
     from rnnprune.tasks.source import DataOptions
     from rnnprune.training.launch import is_launched, launch
     from rnnprune.workflows import finetune as workflow
+    from rnnprune.workflows.budget import parse_budget
+    from rnnprune.workflows.search import search
     from rnnprune.workflows.subject import TaskChoice, Unlabelled
+    from rnnprune.workflows.teacher import Distillation, Lesson
+
+    if max_loss is not None and (target is not None or (nproc or 1) > 1 or is_launched()):
+        raise UsageError("--max-loss finds the target by itself, in one process: drop --target and --nproc")
 
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
     selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, teacher, model)),
-        pruning=PruningOptions(target, schedule, saliency, timing, selection),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
+        pruning=PruningOptions(_PRUNING.target if target is None else target, schedule, saliency, timing, selection),
         recipe=Recipe(
             steps,
             epochs,
@@ -152,6 +165,7 @@ def finetune(
             seed=seed,
             precision=precision,
         ),
+        distill=Distillation(teacher, Lesson(distill_temperature, distill_weight)) if distill else None,
         control=control,
         control_lr=control_lr,
         out=out,
@@ -160,6 +174,11 @@ def finetune(
         device=device,
         threads=threads,
     )
+    if max_loss is not None:
+        with Progress() as progress:
+            found = search(request, parse_budget(max_loss), progress)
+        render.show(found, json)
+        return
     if nproc is not None and nproc > 1 and not is_launched():
         raise typer.Exit(launch(nproc))
     with Progress() as progress:

@@ -232,18 +232,25 @@ class LmTask:
 
     def loss(self, model: nn.Module, batch: Int64[Tensor, "batch window"] | StreamBatch) -> Float[Tensor, ""]:
         """Mean cross entropy in nats of each window's tokens after its first, from a fresh or the carried state."""
+        return self.loss_and_logits(model, batch)[0]
+
+    def loss_and_logits(
+        self, model: nn.Module, batch: Int64[Tensor, "batch window"] | StreamBatch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "tokens vocab"]]:
+        """The loss, and the logits of every token that it counts."""
         if not isinstance(batch, StreamBatch):
-            return self._loss_from(model, batch, None)[0]
+            return self._loss_from(model, batch, None)[:2]
         before = self.carried if self.carried is not None and self.carried.place == batch.place - 1 else None
-        loss, state = self._loss_from(model, batch.windows, None if before is None else _as_hidden(before.state))
+        state_before = None if before is None else _as_hidden(before.state)
+        loss, logits, state = self._loss_from(model, batch.windows, state_before)
         parts = state if isinstance(state, tuple) else (state,)
         self.carried = Carried(batch.place, tuple(part.detach() for part in parts))
-        return loss
+        return loss, logits
 
-    def _loss_from(self, model: nn.Module, windows: Tensor, state: State) -> tuple[Tensor, Any]:
+    def _loss_from(self, model: nn.Module, windows: Tensor, state: State) -> tuple[Tensor, Tensor, Any]:
         windows = windows.to(_device_of(model), non_blocking=True)
         logits, state = model(windows[:, :-1], state)
-        return _cross_entropy(logits, windows[:, 1:], "mean"), state
+        return _cross_entropy(logits, windows[:, 1:], "mean"), logits.flatten(0, 1), state
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         """Bits per character or perplexity of a split: every token after its first is scored once."""

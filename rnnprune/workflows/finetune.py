@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,10 +33,15 @@ from rnnprune.workflows.subject import notes_of
 Phase = Literal["control", "pruning"]
 Figures = dict[str, float]
 
+UNPRUNED: Mapping[str, Any] = {"target": 0.0, "schedule": {"name": "none"}, "saliency": "none"}
+
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure before and after; `dense_control` is the dense model fine-tuned for the same steps."""
+    """One figure before and after; `dense_control` is the dense model fine-tuned for the same steps.
+
+    sparse: of the model that the run holds, the control itself where nothing was pruned.
+    """
 
     name: str
     goal: Goal
@@ -107,7 +113,8 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
             observer.note(text)
         figures = _train(plan, request, observer, began)
         metric, seconds = _metric(plan.task, figures), _seconds(began, plan.saved)
-        pruning = {**asdict(request.pruning), "schedule": {"name": request.pruning.schedule, **asdict(plan.schedule)}}
+        schedule = {"name": request.pruning.schedule, **asdict(plan.schedule)}
+        pruning = UNPRUNED if request.dense else {**asdict(request.pruning), "schedule": schedule}
         story = Story(
             subject=plan.subject,
             task=request.task.spec or plan.subject.task_metadata["task"],
@@ -116,8 +123,11 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
             metric=asdict(metric),
             figures=figures,
             seconds=seconds,
+            steps=plan.total_steps,
+            fingerprint=plan.identity["fingerprint"],
         )
-        written = write_run(plan.run, stage, plan.model, plan.pruner.choices, story)
+        choices = () if plan.pruner is None else plan.pruner.choices
+        written = write_run(plan.run, stage, plan.model, choices, story)
     target = request.pruning.target
     return FinetuneResult(plan.run, target, written.achieved, written.per_tensor, metric, plan.total_steps, seconds)
 
@@ -153,10 +163,12 @@ def _train(plan: Plan, request: FinetuneRequest, observer: Observer, began: floa
             dense = RunParts(control, task, recipe, build_optimizer(control, recipe), total_steps)
             keeper.train("control", dense, partial(watch, "control"))
             score(control, "dense_control")
-        pruned = RunParts(model, task, request.recipe, plan.optimizer, total_steps, plan.pruner)
-        keeper.train("pruning", pruned, partial(watch, "pruning"))
-        plan.pruner.close()
-        score(model, "sparse")
+        pruned = RunParts(model, plan.learned, request.recipe, plan.optimizer, total_steps, plan.pruner)
+        phase: Phase = "control" if plan.pruner is None else "pruning"
+        keeper.train(phase, pruned, partial(watch, phase))
+        if plan.pruner is not None:
+            plan.pruner.close()
+        score(model, "dense_control" if plan.pruner is None else "sparse")
     return figures
 
 
@@ -174,4 +186,5 @@ def _score(model: nn.Module, task: Task, observer: Observer, label: str) -> dict
 
 def _metric(task: Task, figures: dict[str, dict[Split, Figures]]) -> Metric:
     test = {label: splits["test"][task.metric] for label, splits in figures.items()}
-    return Metric(task.metric, task.goal, test["dense"], test.get("dense_control"), test["sparse"])
+    last = test["sparse"] if "sparse" in test else test["dense_control"]
+    return Metric(task.metric, task.goal, test["dense"], test.get("dense_control"), last)

@@ -32,6 +32,7 @@ from rnnprune.workflows.subject import (
     open_subject,
     require_finite,
 )
+from rnnprune.workflows.teacher import Distillation, require_labels, taught
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ class FinetuneRequest:
 
     control_lr: the dense control's own peak learning rate, where the pruned run's would harm it. out None:
     `<stem>-s<target in percent>` in the current folder. keeping: whether a run that was interrupted there
-    is gone on with, and how often it is saved.
+    is gone on with, and how often it is saved. distill: with a teacher, of the pruned model alone.
+    dense: prune nothing, a dense control as a run of its own.
     """
 
     checkpoint: Path
     task: TaskChoice = field(default_factory=TaskChoice)
     pruning: PruningOptions = field(default_factory=PruningOptions)
     recipe: Recipe = field(default_factory=Recipe)
+    distill: Distillation | None = None
+    dense: bool = False
     control: bool = False
     control_lr: float | None = None
     out: Path | None = None
@@ -60,15 +64,17 @@ class FinetuneRequest:
 class Plan:
     """Everything that can be found wrong before any work is spent.
 
-    saved: the state to go on from. identity: what is saved with every state, to know the run by.
+    pruner: None where nothing is pruned. saved: the state to go on from. identity: what is saved with every state, to
+    know the run by. learned: what the pruned model learns, the task or the task with a teacher.
     """
 
     subject: Subject
     task: Task
+    learned: Task
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    pruner: Pruner
+    pruner: Pruner | None
     total_steps: int
     run: Path
     workers: Workers
@@ -85,13 +91,35 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     device = find_device(request.device)
     model = load_model(task, subject).to(device)
     require_finite(model, subject.checkpoint.path)
+    distill = None if request.dense else request.distill
+    learned = task if distill is None else taught(task, model, subject, distill)
     run = request.out or default_run(request.checkpoint, options.target)
-    fingerprint = _fingerprint(request, subject, task)
+    fingerprint = fingerprint_of(request, subject, task)
     saved = saved_state(run / STAGE / STATE, request.keeping.resume, fingerprint, workers)
     total_steps = planned_steps(task, request.recipe, workers) if saved is None else saved.document["total_steps"]
-    schedule = plan_schedule(options.schedule, total_steps, options.timing)
+    # A dense run needs none; hard always fits, however few the steps.
+    schedule = plan_schedule("hard" if request.dense else options.schedule, total_steps, options.timing)
     optimizer = build_optimizer(model, request.recipe)
-    pruner = Pruner(
+    pruner = None if request.dense else _pruner(options, model, optimizer, schedule, workers)
+    require_room(run, room_for_training(model), "this run and the states it saves")
+    identity = {
+        "fingerprint": fingerprint,
+        "environment": environment(request.task.spec, device, workers),
+        "total_steps": total_steps,
+    }
+    return Plan(
+        subject, task, learned, model, optimizer, schedule, pruner, total_steps, run, workers, saved, plain_json(identity)
+    )
+
+
+def _pruner(
+    options: PruningOptions,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    workers: Workers,
+) -> Pruner:
+    return Pruner(
         model,
         optimizer,
         schedule,
@@ -100,18 +128,9 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
         selection=options.selection,
         share=workers.share,
     )
-    require_room(run, room_for_training(model), "this run and the states it saves")
-    identity = {
-        "fingerprint": fingerprint,
-        "environment": environment(request.task.spec, device, workers),
-        "total_steps": total_steps,
-    }
-    return Plan(
-        subject, task, model, optimizer, schedule, pruner, total_steps, run, workers, saved, plain_json(identity)
-    )
 
 
-def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
+def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> dict[str, Any]:
     """All that decides the result; the paths do not, what they lead to does."""
     unlabelled = request.task.unlabelled
     return {
@@ -120,7 +139,8 @@ def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict
         "task": [request.task.spec, unlabelled.model, asdict(replace(request.task.options, data=None))],
         "inputs": None if unlabelled.inputs is None else sha256_of(unlabelled.inputs),
         "teacher": None if unlabelled.teacher is None else sha256_of(unlabelled.teacher),
-        "pruning": asdict(request.pruning),
+        "pruning": None if request.dense else asdict(request.pruning),
+        "distill": None if request.distill is None or request.dense else request.distill.fingerprint(subject),
         "recipe": asdict(request.recipe),
         "control": request.control,
         "control_lr": request.control_lr,
@@ -129,16 +149,23 @@ def _fingerprint(request: FinetuneRequest, subject: Subject, task: Task) -> dict
 
 def default_run(checkpoint: Path, target: float) -> Path:
     """`<stem>-s<target in percent>` in the current folder."""
+    return Path(f"{stem_of(checkpoint)}-s{target * 100:g}")
+
+
+def stem_of(checkpoint: Path) -> str:
+    """What the folders that come of a checkpoint are named after."""
     found = checkpoint.resolve()
-    return Path(f"{found.name if found.is_dir() else found.stem}-s{target * 100:g}")
+    return found.name if found.is_dir() else found.stem
 
 
 def check(request: FinetuneRequest) -> None:
     """Raise UsageError for settings that cannot go together."""
     require_precision(request.recipe.precision, request.device)
+    if request.distill is not None:
+        require_labels(request.task.spec)
     if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):
         raise UsageError("--control-lr goes with --control, and must be above 0")
-    if request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
+    if not request.dense and request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
         raise UsageError(
             "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; "
             "use --saliency magnitude, or --optimizer adam"

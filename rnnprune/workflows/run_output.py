@@ -21,9 +21,10 @@ from rnnprune.workflows.subject import Subject
 
 @dataclass(frozen=True)
 class Story:
-    """How the weights came about: `settings` is the whole resolved request.
+    """How the weights came about: `settings` is the whole resolved request, `fingerprint` all of it that decides the
+    result.
 
-    `metric` and `figures` are empty where nothing was trained.
+    `metric`, `figures` and `fingerprint` are empty, and `steps` 0, where nothing was trained.
     """
 
     subject: Subject
@@ -33,6 +34,8 @@ class Story:
     metric: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    steps: int = 0
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Written(NamedTuple):
@@ -69,6 +72,7 @@ def write_tensors(
         "architecture": stacks,
         "pruning": story.pruning,
         "settings": story.settings,
+        "fingerprint": story.fingerprint,
         "sparsity": {
             "target": story.pruning["target"],
             "achieved": written.achieved,
@@ -76,6 +80,7 @@ def write_tensors(
         },
         "metric": story.metric,
         "figures": story.figures,
+        "steps": story.steps,
         "seconds": story.seconds,
         "machine": describe_machine(),
         "versions": versions(),
@@ -113,12 +118,16 @@ def state_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
     pruning, metric = story.pruning, story.metric
     lines = [
-        f"# {story.subject.path.name}, pruned",
+        f"# {story.subject.path.name}, {'pruned' if written.per_tensor else 'trained on'}",
         "",
         f"Made by rnnprune from `{story.subject.path.name}`"
         + (f", task `{story.task}`." if story.task else ", in one shot and without training."),
         "",
         *(f"- {stack}" for stack in stacks),
+    ]
+    if not written.per_tensor:
+        return "\n".join([*lines, "- nothing is pruned: a dense control"]) + "\n"
+    lines += [
         f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g})",
         f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}",
     ]

@@ -87,6 +87,27 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         "--precision fp16 needs --device cuda, found cpu; use bf16",
     ),
     "device": (("finetune", "bare.pt", "--device", "abacus", "--task", "mine.py:make"), "use cpu or cuda"),
+    "a search with a target": (
+        ("finetune", "bare.pt", "--max-loss", "1%", "--target", "0.9"),
+        "--max-loss finds the target by itself, in one process: drop --target and --nproc",
+    ),
+    "a budget": (("sweep", "bare.pt", "--max-loss", "some"), "--max-loss takes a share of the control's figure (1%)"),
+    "an unknown method": (("sweep", "bare.pt", "--methods", "cubic,soft"), "--methods must be one of gradual, cubic, hard"),
+    "shares": (("sweep", "bare.pt", "--targets", "0.9;0.8"), "--targets takes shares such as 0.9,0.95; found '0.9;0.8'"),
+    "a picture": (("sweep", "bare.pt", "--picture", "front.bmp"), "expected a name that ends in .png, .svg, .pdf"),
+    "no jobs": (("sweep", "bare.pt", "--jobs", "0"), "--jobs must be at least 1, found 0"),
+    "a lesson": (
+        ("finetune", "bare.pt", "--distill", "--distill-weight", "2", "--task", "mine.py:make"),
+        "--distill-weight is a share of the loss, above 0 and at most 1; found 2.0",
+    ),
+    "a task without logits": (
+        ("finetune", "bare.pt", "--distill", "--task", "mine.py:make"),
+        "--distill needs the logits of the task, and Mine does not give them: add a method loss_and_logits",
+    ),
+    "a lesson about a lesson": (
+        ("finetune", "bare.pt", "--distill", "--task", "distill", "--inputs", "x.npy"),
+        "--task distill is one without, drop --distill",
+    ),
     "onto itself": (("export", "bare.pt", "--out", "bare.pt"), "is the file that is being exported"),
     "batch size of zero": (
         ("train", "lm", "--data", "letters.txt", "--out", "x.pt", "--batch-size", "0"),

@@ -44,6 +44,32 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "seconds": NUMBER,
     },
     "prune": {"schema": int, "run": str, "sparsity": SPARSITY},
+    "sweep": {
+        "schema": int,
+        "sweep": str,
+        "metric": {"name": str, "goal": str},
+        "control": {"validation": {"mean": float}, "test": {"mean": float}, "bytes": int, "latency": type(None)},
+        "points": [
+            {
+                "name": str,
+                "method": str,
+                "saliency": str,
+                "block": str,
+                "distill": bool,
+                "target": float,
+                "runs": [str],
+                "validation": {"mean": float, "values": [float]},
+                "test": {"mean": float, "values": [float]},
+                "loss": float,
+                "sparsity": float,
+                "nonzeros": int,
+                "bytes": int,
+                "on_front": bool,
+            }
+        ],
+        "left_out": {},
+        "machine": {"cpu": str},
+    },
     "export": {"schema": int, "source": str, "file": str, "format": str, "values": str, "bytes": int},
     "report": {
         "schema": int,
@@ -113,6 +139,10 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "train classify": ("--data", "data.jsonl", "--out", "new.pt", "--hidden", "4", "--steps", "2"),
     "finetune": ("ckpt.pt", "--out", "new", "--steps", "20", "--control", *SIZES),
     "prune": ("ckpt.pt", "--out", "new"),
+    "sweep": (
+        *("ckpt.pt", "--targets", "0.5", "--methods", "hard", "--seeds", "1", "--steps", "3", "--jobs", "1"),
+        *("--rounds", "0", *SIZES),
+    ),
     "export": (),
     "report": (),
     "bench": ("--rounds", "2", "--time-steps", "3", "--batch", "1,2"),

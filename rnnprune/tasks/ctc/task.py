@@ -19,7 +19,7 @@ from rnnprune.tasks.ctc.audio import INSTALL
 from rnnprune.tasks.ctc.augment import augmented
 from rnnprune.tasks.ctc.corpus import Corpus, Item, frames_needed, read_corpus
 from rnnprune.tasks.ctc.decode import beam_search, greedy
-from rnnprune.tasks.ctc.model import CtcModel, CtcModelSpec
+from rnnprune.tasks.ctc.model import CtcModel, CtcModelSpec, frames_within
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.source import DataOptions, entry, find_data, read_entry
 
@@ -114,10 +114,14 @@ class CtcTask:
 
     def loss(self, model: nn.Module, batch: Utterances) -> Float[Tensor, ""]:
         """CTC loss (Graves et al., 2006) in nats per character of the batch, in float32."""
+        return _loss(*model(batch.features, batch.lengths), batch)
+
+    def loss_and_logits(
+        self, model: nn.Module, batch: Utterances
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "frames labels"]]:
+        """The loss, and the logits of every frame that counts."""
         logits, lengths = model(batch.features, batch.lengths)
-        scores = logits.float().log_softmax(2).transpose(0, 1)
-        nats = F.ctc_loss(scores, batch.targets, lengths, batch.target_lengths, reduction="sum")
-        return nats / batch.target_lengths.sum()
+        return _loss(logits, lengths, batch), logits[frames_within(lengths, logits.shape[1])]
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         """Character and word error rates of the best path, and of prefix beam search, in percent of the split's own."""
@@ -139,6 +143,12 @@ class CtcTask:
             for suffix, texts in told.items()
             for name, rate in (("CER", _jiwer().cer), ("WER", _jiwer().wer))
         }
+
+
+def _loss(logits: Float[Tensor, "B S L"], lengths: Int64[Tensor, " B"], batch: Utterances) -> Float[Tensor, ""]:
+    scores = logits.float().log_softmax(2).transpose(0, 1)
+    nats = F.ctc_loss(scores, batch.targets, lengths, batch.target_lengths, reduction="sum")
+    return nats / batch.target_lengths.sum()
 
 
 def together(items: Sequence[Item], features: Sequence[Float32[Tensor, "_ M"]]) -> Utterances:

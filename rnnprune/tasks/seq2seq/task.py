@@ -105,9 +105,19 @@ class Seq2SeqTask:
 
     def loss(self, model: nn.Module, batch: PairBatch) -> Float[Tensor, ""]:
         """Mean cross entropy in nats of every target token, END included, given the true ones before it."""
+        return _loss(self._logits(model, batch), batch)
+
+    def loss_and_logits(
+        self, model: nn.Module, batch: PairBatch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "tokens V"]]:
+        """The loss, and the logits of every token that is no padding, given the true ones before it."""
+        logits = self._logits(model, batch)
+        return _loss(logits, batch), logits[batch.target.flatten() != PAD]
+
+    def _logits(self, model: nn.Module, batch: PairBatch) -> Float[Tensor, "positions V"]:
         before = F.pad(batch.target[:, :-1], (1, 0), value=START)
-        logits = model(batch.source, before).flatten(0, 1)
-        return F.cross_entropy(logits.float(), batch.target.flatten(), ignore_index=PAD)
+        logits: Tensor = model(batch.source, before)
+        return logits.flatten(0, 1)
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         """The figures of a split: every source once, against all its targets."""
@@ -118,3 +128,7 @@ class Seq2SeqTask:
     def _collate(self, items: Sequence[int]) -> PairBatch:
         sources, targets = zip(*(self.train[item] for item in items), strict=True)
         return PairBatch(padded(sources), padded(targets))
+
+
+def _loss(logits: Float[Tensor, "positions V"], batch: PairBatch) -> Float[Tensor, ""]:
+    return F.cross_entropy(logits.float(), batch.target.flatten(), ignore_index=PAD)

@@ -117,8 +117,18 @@ class SequenceTask(Generic[Spec]):
 
     def loss(self, model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
         """Mean cross entropy in nats of every label."""
+        return _loss(self._scores(model, batch), batch)
+
+    def loss_and_logits(
+        self, model: nn.Module, batch: Batch
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "counted labels"]]:
+        """The loss, and the logits of every step (or sequence) that has a label."""
+        scores = self._scores(model, batch)
+        return _loss(scores, batch), scores[batch.labels.flatten() != IGNORED]
+
+    def _scores(self, model: nn.Module, batch: Batch) -> Float[Tensor, "positions labels"]:
         scores: Tensor = model(batch.inputs, batch.lengths.cpu())
-        return F.cross_entropy(scores.flatten(0, -2).float(), batch.labels.flatten(), ignore_index=IGNORED)
+        return scores.flatten(0, -2)
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         """Accuracy and macro F1 of a split, and for two labels the area under the second one's ROC curve."""
@@ -155,6 +165,10 @@ class ClassifyTask(SequenceTask[ClassifyModelSpec]):
     def collate(self, items: Sequence[Numbered]) -> Batch:
         """Labels [B]."""
         return Batch(*padded(items), torch.from_numpy(np.concatenate([item.labels for item in items])))
+
+
+def _loss(scores: Float[Tensor, "positions labels"], batch: Batch) -> Float[Tensor, ""]:
+    return F.cross_entropy(scores.float(), batch.labels.flatten(), ignore_index=IGNORED)
 
 
 def padded(items: Sequence[Numbered]) -> tuple[Inputs, Int64[Tensor, " batch"]]:

@@ -1,0 +1,160 @@
+"""`finetune --max-loss`: which sparsities are tried, what they are held against, and what is written in the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rnnprune.errors import GoalMissed, UsageError
+from rnnprune.pruning.options import PruningOptions, Timing
+from rnnprune.training.recipe import Recipe
+from rnnprune.workflows import search as workflow
+from rnnprune.workflows.budget import parse_budget
+from rnnprune.workflows.finetune import Observer
+from rnnprune.workflows.finetune_plan import FinetuneRequest
+from rnnprune.workflows.search import search
+from rnnprune.workflows.subject import TaskChoice
+
+TASK = '''
+import torch
+from torch import nn
+
+class Sums:
+    """How well the mean of the inputs is told."""
+    metric, goal = "mse", "min"
+
+    def build_model(self):
+        return nn.ModuleDict({"rnn": nn.GRU(3, 16, batch_first=True), "out": nn.Linear(16, 1)})
+
+    def train_batches(self, *, epoch, seed, rank, world_size):
+        draw = torch.Generator().manual_seed(1000 * seed + epoch)
+        return [torch.randn(16, 4, 3, generator=draw) for _ in range(5)]
+
+    def loss(self, model, batch):
+        return (model["out"](model["rnn"](batch)[0][:, -1])[:, 0] - batch.mean((1, 2))).square().mean()
+
+    def evaluate(self, model, split):
+        draw = torch.Generator().manual_seed(1 if split == "test" else 2)
+        return {"mse": self.loss(model, torch.randn(64, 4, 3, generator=draw)).item()}
+
+def make():
+    return Sums()
+'''
+
+
+@pytest.fixture
+def request_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FinetuneRequest:
+    monkeypatch.chdir(tmp_path)
+    Path("sums.py").write_text(TASK)
+    model = nn.ModuleDict({"rnn": nn.GRU(3, 16, batch_first=True), "out": nn.Linear(16, 1)})
+    torch.save(model.state_dict(), "dense.pt")
+    pruning = PruningOptions(saliency="magnitude", timing=Timing(frequency=2))
+    return FinetuneRequest(Path("dense.pt"), TaskChoice("sums.py:make"), pruning, Recipe(10, lr=0.01), threads=1)
+
+
+@dataclass
+class World:
+    """Runs that are not made: a figure for every sparsity, and for every control by its number."""
+
+    highest: float
+    controls: tuple[float, ...] = (10.0,) * 9
+    asked: list[tuple[str, str]] = field(default_factory=list)  # the run, and what it goes on from
+
+    def read(self, request: FinetuneRequest, *_: Any) -> dict[str, Any]:
+        assert request.out is not None
+        self.asked.append((request.out.name, request.checkpoint.name))
+        label, figure = "sparse", 10.05 if request.pruning.target <= self.highest else 11.0
+        if request.dense:
+            label, figure = "dense_control", self.controls[int(request.out.name.split("-")[0]) - 1]
+        figures = {"validation": {"mse": figure}, "test": {"mse": 20.0}}
+        return {"steps": 10, "figures": {label: figures, "dense": figures}}
+
+
+def climb(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
+    monkeypatch.setattr(workflow, "read_run", world.read)
+    monkeypatch.setattr(workflow, "open_subject", lambda path: None)
+    monkeypatch.setattr(workflow, "find_task", lambda *_: type("Task", (), {"metric": "mse", "goal": "min"}))
+    staircase = workflow._Staircase(request, parse_budget("1%"), Path("tries"), Observer())
+    return staircase.climb(), staircase.tries
+
+
+@pytest.mark.parametrize(
+    ("highest", "tried", "taken"),
+    [
+        (0.90, [0.75, 0.875, 0.9375, 0.9116, 0.8948], 0.8948),
+        (0.92, [0.75, 0.875, 0.9375, 0.9116, 0.9257], 0.9116),
+        (0.999, [0.75, 0.875, 0.9375, 0.96875, 0.984375], 0.984375),
+        (0.6, [0.75, 0.5], 0.5),
+        (0.4, [0.75, 0.5], None),
+    ],
+)
+def test_the_sparsity_is_raised_and_the_gap_halved(
+    request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch, highest: float, tried: list[float], taken: float | None
+) -> None:
+    found, tries = climb(request_, World(highest), monkeypatch)
+    assert [each.sparsity for each in tries] == tried
+    assert (None if found is None else found.sparsity) == taken
+    assert [each.passed for each in tries] == [sparsity <= highest for sparsity in tried]
+
+
+def test_every_stage_goes_on_from_the_last_good_one_and_so_does_its_control(
+    request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(0.9)
+    _, tries = climb(request_, world, monkeypatch)
+    assert world.asked == [
+        ("1-control", "dense.pt"),
+        ("1-s75", "dense.pt"),
+        ("2-control", "1-control"),
+        ("2-s87.5", "1-s75"),
+        ("3-control", "2-control"),
+        ("3-s93.75", "2-s87.5"),
+        ("3-control", "2-control"),
+        ("3-s91.16", "2-s87.5"),
+        ("3-control", "2-control"),
+        ("3-s89.48", "2-s87.5"),
+    ]
+    assert [each.steps for each in tries] == [10, 20, 30, 30, 30]
+
+
+def test_the_best_control_so_far_is_the_bar(request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, tries = climb(request_, World(0.999, (10.0, 9.96, 12.0, 12.0, 12.0)), monkeypatch)
+    assert [each.limit for each in tries] == pytest.approx([10.1] + [9.96 * 1.01] * 4)
+
+
+@pytest.mark.slow
+def test_a_search_ends_in_one_run_that_tells_what_was_tried(request_: FinetuneRequest) -> None:
+    found = search(request_, parse_budget("10000%"), Observer())
+    assert found.result.run == Path("dense-max-loss-10000pct")
+    manifest = json.loads((found.result.run / "rnnprune.json").read_text())
+    assert manifest["checkpoint"]["path"] == "dense.pt"
+    assert manifest["pruning"]["search"]["tries"] == found.to_json()["search"]["tries"]
+    assert [each.passed for each in found.tries] == [True] * 5
+    assert found.result.achieved == pytest.approx(0.984375, abs=0.005)
+    assert found.result.metric.sparse == manifest["figures"]["sparse"]["test"]["mse"]
+    assert sorted(path.name for path in found.result.run.iterdir()) == [
+        "README.md", "metrics.jsonl", "model.safetensors", "rnnprune.json"
+    ]
+
+
+@pytest.mark.slow
+def test_where_nothing_is_near_enough_the_goal_is_missed_and_what_was_tried_is_kept(request_: FinetuneRequest) -> None:
+    for _ in range(2):  # the second time nothing is trained again
+        with pytest.raises(GoalMissed, match=r"--max-loss 0%: mse on the validation split may be .*75.00% zeros"):
+            search(request_, parse_budget("0%"), Observer())
+    tried = Path("dense-max-loss-0pct/.unfinished/tries")
+    assert {path.name for path in tried.iterdir()} == {"1-control", "1-s75", "1-s50"}
+    assert not Path("dense-max-loss-0pct/rnnprune.json").exists()
+
+
+def test_a_task_without_labels_has_no_control(request_: FinetuneRequest) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(UsageError, match="--max-loss compares with a dense control"):
+        search(replace(request_, task=TaskChoice("distill")), parse_budget("1%"), Observer())
