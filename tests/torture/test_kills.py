@@ -146,7 +146,7 @@ def test_a_publication_that_is_killed_is_the_old_run_or_is_done_again(tmp_path: 
     assert {code for code, _ in seen} == {0, -signal.SIGKILL}
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_saves_that_are_killed_200_times_at_random(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path / "state")
     when, outcomes = random.Random(0), {"the state before": 0, "the state that was being saved": 0}

@@ -27,7 +27,7 @@ from rnnprune.training.workers import Workers, hash_of
 from rnnprune.workflows.finetune import FinetuneRequest, Observer, finetune
 from rnnprune.workflows.subject import TaskChoice
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
+pytestmark = [pytest.mark.torture, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
 TASK = '''
 import os, signal

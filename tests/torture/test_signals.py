@@ -130,7 +130,7 @@ def saved_step() -> int | None:
     return int(json.loads(manifests[-1].read_text())["state"]["document"]["positions"][0]["step"])
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("phase", ["start", "training", "evaluation", "mask update"])
 @pytest.mark.usefixtures("folder")
@@ -160,7 +160,7 @@ def test_a_signal_ends_a_run_that_can_be_gone_on_with(phase: str, number: signal
     print(f"\n{number.name} in {phase}: 10 of 10 stopped with {128 + number} and were gone on with")
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("folder")
 def test_a_signal_in_an_export_leaves_the_old_file_and_no_other(number: signal.Signals) -> None:
@@ -176,7 +176,7 @@ def test_a_signal_in_an_export_leaves_the_old_file_and_no_other(number: signal.S
     print(f"\n{number.name} in export: 10 of 10 stopped with {128 + number}, the old file as it was")
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.usefixtures("folder")
 def test_the_second_sigint_stops_at_once() -> None:
     Path("slow.py").write_text(TASK.replace('tell("training")', 'tell("training"); time.sleep(0.5)'))

@@ -184,7 +184,7 @@ FEW = [STOPS[3], STOPS[5], STOPS[-1]]
 
 @pytest.mark.parametrize(
     ("case", "all_stops"),
-    [("cubic fisher adam", FEW), *(pytest.param(case, STOPS, marks=pytest.mark.slow) for case in CASES)],
+    [("cubic fisher adam", FEW), *(pytest.param(case, STOPS, marks=pytest.mark.torture) for case in CASES)],
     ids=["a few", *CASES],
 )
 def test_an_interrupted_run_ends_in_the_bits_of_an_uninterrupted_one(
