@@ -1,4 +1,4 @@
-"""Parts of speech, from nothing: the Brown corpus, a bidirectional LSTM, 90 % of it pruned. Three seeds, about an hour.
+"""Parts of speech, from nothing: the Brown corpus, a bidirectional LSTM, 90 % of it pruned.
 
 python -m examples.tagging.run          # or `... run 0` for one seed; docs/results/tag.md shows the figures
 """
