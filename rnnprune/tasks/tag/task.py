@@ -5,7 +5,6 @@ B batch, T time, F features.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -142,9 +141,11 @@ class SequenceTask(Generic[Spec]):
             true.append(batch.labels[counted])
         return figures(torch.cat(scores), torch.cat(true))
 
-    @abstractmethod
     def collate(self, items: Sequence[Numbered]) -> Batch:
-        """Items as one batch, padded to the longest."""
+        """Items as one batch, padded to the longest; labels [B, T] are IGNORED after each item's length."""
+        labels = [item.labels for item in items]
+        whole = pad(labels, IGNORED) if self.per_step else torch.from_numpy(np.concatenate(labels))
+        return Batch(*padded(items), whole)
 
 
 class TagTask(SequenceTask[TagModelSpec]):
@@ -152,19 +153,11 @@ class TagTask(SequenceTask[TagModelSpec]):
 
     name, per_step, spec_type = "tag", True, TagModelSpec
 
-    def collate(self, items: Sequence[Numbered]) -> Batch:
-        """Labels [B, T], IGNORED after each item's length."""
-        return Batch(*padded(items), pad([item.labels for item in items], IGNORED))
-
 
 class ClassifyTask(SequenceTask[ClassifyModelSpec]):
     """A label for the whole sequence."""
 
     name, per_step, spec_type = "classify", False, ClassifyModelSpec
-
-    def collate(self, items: Sequence[Numbered]) -> Batch:
-        """Labels [B]."""
-        return Batch(*padded(items), torch.from_numpy(np.concatenate([item.labels for item in items])))
 
 
 def _loss(scores: Float[Tensor, "positions labels"], batch: Batch) -> Float[Tensor, ""]:

@@ -70,12 +70,15 @@ BAD_LINES = [
     ('{"features": [1, 2], "labels": ["X"]}', "expected rows of numbers"),
     ('{"features": [[]], "labels": ["X"]}', r"features of shape \[1, 0\]"),
     ('{"features": "gone.npy", "labels": ["X"]}', r"gone\.npy cannot be read as an \.npy file"),
+    ('{"features": "zipped.npy", "labels": ["X"]}', r"zipped\.npy cannot be read as an \.npy file"),
     ('{"features": "code.npy", "labels": ["X"]}', r"code\.npy cannot be read as an \.npy file.*allow_pickle"),
 ]
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES)
 def test_a_bad_line_is_told_by_its_number_and_can_be_left_out(tmp_path, line, reason):
+    with (tmp_path / "zipped.npy").open("wb") as file:
+        np.savez(file, a=np.ones((1, 1)))
     np.save(tmp_path / "code.npy", np.array([{}], dtype=object), allow_pickle=True)
     is_framed = '"features"' in line
     good = [
