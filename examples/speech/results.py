@@ -41,7 +41,7 @@ def gaps(answer: Mapping[str, Any]) -> str:
 def section(language: str, title: str) -> list[str]:
     answer = json.loads((RESULTS / f"speech_{language}.json").read_text(encoding="utf-8"))
     runs, dense = answer["runs"], answer["dense"]
-    sizes, minutes = runs[0]["bytes"], [run["seconds"] / 60 for run in runs]
+    sizes, minutes = runs[0]["bytes"], statistics.fmean(run["seconds"] / 60 for run in runs)
     scored = ", ".join(f"{run['sparse_file']['value']:.2f}" for run in runs)
     engines = ", ".join(sorted({run["sparse_file"]["engine"] for run in runs}))
     lines = [f"## {title}", "", *table(answer), "", gaps(answer), ""]
@@ -50,7 +50,7 @@ def section(language: str, title: str) -> list[str]:
         f"{sizes['dense'] / 1000:,.0f} kB; CER of the {len(runs)} files as `rnnprune evaluate` scores them "
         f"({engines}): {scored}.",
         f"{dense['parameters']:,} parameters; the dense model took {dense['seconds'] / 60:.0f} minutes of the clock, a "
-        f"seed with its control {min(minutes):.0f} to {max(minutes):.0f}, one thread, other work beside it.",
+        f"seed with its control {minutes:.0f}, one thread each, several at once and other work beside them.",
         f"Measured {answer['date']} with torch {answer['machine']['torch']}.",
         "",
     ]
@@ -74,11 +74,19 @@ def fast(speed: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def tried() -> list[str]:
+    """Single runs of seed 0, beside those of the same language above."""
+    lines = ["## What was tried", "", "| | flags that differ from run.py | CER | WER |", "|---|---|---|---|"]
+    for run in json.loads((RESULTS / "speech_tried.json").read_text(encoding="utf-8")):
+        lines.append(f"| {run['what']} | `{run['flags']}` | {run['CER']:.1f} | {run['WER']:.1f} |")
+    return lines
+
+
 def main() -> None:
     path = RESULTS / "speech.md"
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    lines = [line for language, title in LANGUAGES.items() for line in section(language, title)]
+    lines = [line for language, title in LANGUAGES.items() for line in section(language, title)] + tried()
     path.write_text("\n".join([before + BEGIN, *lines, END]) + after, encoding="utf-8")
     print(path)
 
