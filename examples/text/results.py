@@ -72,7 +72,7 @@ def spoken(speed: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
         "",
         f"Engines: {'; '.join(speed['layers'])}.",
         "",
-        f"A training step took {step:.0f} ms beside the timing (one thread, median of 40): {minutes[0]:.1f} minutes for "
+        f"A training step took {step:.0f} ms beside the timing (one thread, median): {minutes[0]:.1f} minutes for "
         f"the {answer['dense']['steps']:,} of the dense model, {minutes[1]:.1f} for a seed with its control.",
     ]
 
