@@ -121,11 +121,7 @@ def sweep(
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
     base = FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(
-            task,
-            DataOptions(data, batch_size, seq_len, skip_bad),
-            Unlabelled(inputs, None if distill else teacher, model),
-        ),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
         pruning=PruningOptions(timing=timing, selection=selection),
         recipe=Recipe(
             steps,

@@ -152,11 +152,7 @@ def finetune(
     selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(
-            task,
-            DataOptions(data, batch_size, seq_len, skip_bad),
-            Unlabelled(inputs, None if distill else teacher, model),
-        ),
+        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
         pruning=PruningOptions(_PRUNING.target if target is None else target, schedule, saliency, timing, selection),
         recipe=Recipe(
             steps,

@@ -65,9 +65,7 @@ def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Foun
     """
     check(replace(request, control=True))
     if request.task.spec == DISTILL:
-        raise UsageError(
-            f"--max-loss compares with a dense control, and --task {DISTILL} has none but the teacher itself"
-        )
+        raise UsageError(f"--max-loss compares with a dense control, and --task {DISTILL} has none but the teacher itself")
     if request.distill is not None and request.distill.teacher is None:
         request = replace(request, distill=request.distill._replace(teacher=request.checkpoint))
     began = time.perf_counter()

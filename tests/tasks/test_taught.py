@@ -103,12 +103,7 @@ CASES: dict[str, tuple[Any, nn.Module, Any, Tensor]] = {
         Utterances(torch.zeros(2, 3, 1), LENGTHS, torch.tensor([1, 2]), torch.tensor([1, 1])),
         KEPT,
     ),
-    "tag": (
-        TagTask,
-        fixed(LOGITS),
-        Batch(torch.zeros(2, 3), LENGTHS, torch.tensor([[1, 1, 1], [1, -100, -100]])),
-        KEPT,
-    ),
+    "tag": (TagTask, fixed(LOGITS), Batch(torch.zeros(2, 3), LENGTHS, torch.tensor([[1, 1, 1], [1, -100, -100]])), KEPT),
     "classify": (ClassifyTask, fixed(LOGITS[0]), Batch(torch.zeros(3, 1), LENGTHS, torch.tensor([0, 1, 2])), LOGITS[0]),
 }
 
@@ -126,10 +121,8 @@ def test_every_built_in_task_gives_the_logits_that_count(
 @pytest.mark.parametrize("kinds", [("lstm", "lstm"), ("lstm", "gru"), ("gru", "lstm")])
 def test_student_and_teacher_each_carry_a_state_of_their_own(kinds: tuple[Any, Any]) -> None:
     vocabulary = ("<unk>", "a", "b")
-    student, teacher = (
-        LmModelSpec(cell=kind, hidden=size, embedding=2, carry=True, vocabulary=vocabulary).build()
-        for kind, size in zip(kinds, (3, 5), strict=True)
-    )
+    student, teacher = (LmModelSpec(cell=kind, hidden=size, embedding=2, carry=True, vocabulary=vocabulary).build()
+                        for kind, size in zip(kinds, (3, 5), strict=True))
     task = LmTask.__new__(LmTask)
     task.carried = None
     task.metric, task.goal = "bpc", "min"
@@ -140,9 +133,7 @@ def test_student_and_teacher_each_carry_a_state_of_their_own(kinds: tuple[Any, A
     taught.loss(student, first)
     kept = copy.deepcopy(taught.carried)
     assert isinstance(kept, Carried)
-    assert [part.shape[-1] for part in kept.state] == [3] * (1 + (kinds[0] == "lstm")) + [5] * (
-        1 + (kinds[1] == "lstm")
-    )
+    assert [part.shape[-1] for part in kept.state] == [3] * (1 + (kinds[0] == "lstm")) + [5] * (1 + (kinds[1] == "lstm"))
     expected = taught.loss(student, second)
     taught.carried = None
     assert taught.loss(student, second) != expected

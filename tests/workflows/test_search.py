@@ -139,10 +139,7 @@ def test_a_search_ends_in_one_run_that_tells_what_was_tried(request_: FinetuneRe
     assert found.result.achieved == pytest.approx(0.984375, abs=0.005)
     assert found.result.metric.sparse == manifest["figures"]["sparse"]["test"]["mse"]
     assert sorted(path.name for path in found.result.run.iterdir()) == [
-        "README.md",
-        "metrics.jsonl",
-        "model.safetensors",
-        "rnnprune.json",
+        "README.md", "metrics.jsonl", "model.safetensors", "rnnprune.json"
     ]
 
 

@@ -87,9 +87,7 @@ def test_a_sweep_makes_every_cell_once_and_more_may_be_added(request_: SweepRequ
     points = {point.name: point for point in found.frontier.points}
     weights = 48 * (4 + 16) + 16
     assert {name: point.nonzeros for name, point in points.items()} == {
-        f"{method}-magnitude-s{100 - share}": weights * share // 100
-        for method in ("cubic", "hard")
-        for share in (50, 25)
+        f"{method}-magnitude-s{100 - share}": weights * share // 100 for method in ("cubic", "hard") for share in (50, 25)
     }
     assert found.frontier.control.nonzeros == weights
     assert {point.steps for point in (found.frontier.control, *found.frontier.points)} == {12}
