@@ -34,6 +34,7 @@ def table(answer: Mapping[str, Any]) -> list[str]:
 
 
 def gaps(answer: Mapping[str, Any]) -> str:
+    """The distance from the control, one seed after the other."""
     name = answer["name"]
     pairs = [(run["figures"]["dense_control"][name], run["figures"]["sparse"][name]) for run in answer["runs"]]
     relative = [100 * abs(sparse - control) / control for control, sparse in pairs]
@@ -50,8 +51,8 @@ def page(name: str) -> list[str]:
     scored = ", ".join(f"{run['sparse_file']['value']:.4g}" for run in runs)
     lines += [
         f"The sparse file: {sizes['csr'] / 1000:,.0f} kB, {sizes['csr'] / sizes['dense']:.1%} of the dense "
-        f"{sizes['dense'] / 1000:,.0f} kB; {answer['name']} of these files as `rnnprune evaluate` scores them "
-        f"({engines}): {scored}.",
+        f"{sizes['dense'] / 1000:,.0f} kB (embeddings stay dense).",
+        f"{answer['name']} of these files as `rnnprune evaluate` scores them ({engines}): {scored}.",
         f"{answer['dense']['parameters']:,} parameters. Measured {answer['date']}, torch {answer['machine']['torch']}.",
     ]
     speed = RESULTS / f"{name}_speed.json"
@@ -71,8 +72,8 @@ def spoken(speed: Mapping[str, Any], answer: Mapping[str, Any]) -> list[str]:
         "",
         f"Engines: {'; '.join(speed['layers'])}.",
         "",
-        f"A training step takes {step:.0f} ms on one quiet core (median of 40): {minutes[0]:.1f} minutes for the "
-        f"{answer['dense']['steps']:,} of the dense model, {minutes[1]:.1f} for a seed with its control.",
+        f"A training step took {step:.0f} ms beside the timing (one thread, median): {minutes[0]:.1f} minutes for "
+        f"the {answer['dense']['steps']:,} of the dense model, {minutes[1]:.1f} for a seed with its control.",
     ]
 
 
