@@ -126,5 +126,8 @@ TargetOrNone = Annotated[
     float | None, _option("--target", help="Share of zeros in every pruned matrix.", panel=PRUNING, show_default="0.9")
 ]
 Block = Annotated[str, _option("--block", help="Prune rows x columns together: 16x1, 8x4.", panel=PRUNING)]
+KeepDiagonal = Annotated[
+    bool, _option("--keep-diagonal", help="Never drop what feeds a unit back to itself.", panel=PRUNING)
+]
 Include = Annotated[list[str] | None, _option("--include", help="Also prune these: 'decoder.*'.", panel=PRUNING)]
 Exclude = Annotated[list[str] | None, _option("--exclude", help="Never prune these.", panel=PRUNING)]

@@ -56,7 +56,7 @@ class Progress(Observer):
         self._console.print(f"{LABELS[label]}: {told} (test split)", highlight=False)
 
     def _advance(self, label: str, record: StepRecord) -> None:
-        if label not in self._bars:
+        if label not in self._bars or record.step == 1:  # a search trains in several stages
             self._bars[label] = _Bar(self._live.add_task(label, total=record.total_steps, told=""))
         bar = self._bars[label]
         told = bar.tell(record)

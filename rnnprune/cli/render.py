@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from functools import singledispatch
@@ -118,7 +119,8 @@ def _(result: Found) -> None:
     metric = result.result.metric.name
     table = _table("zeros tried", f"{metric}, validation split", "may be", "steps", "")
     for each in result.tries:
-        verdict = f"within {result.budget}" if each.passed else "too far"
+        unmade = math.isnan(each.validation)
+        verdict = f"within {result.budget}" if each.passed else "a matrix would be empty" if unmade else "too far"
         table.add_row(f"{each.sparsity:.2%}", f"{each.validation:.4g}", f"{each.limit:.4g}", str(each.steps), verdict)
     console().print(table)
     _print(result.result)

@@ -57,6 +57,7 @@ def sweep(
     revive: Annotated[bool, o.pruning("--revive", "gradual: let weights come back.")] = False,
     block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max",
     scope: Annotated[Scope, o.pruning("--scope", "What reaches the target together.")] = "tensor",
+    keep_diagonal: o.KeepDiagonal = False,
     include: o.Include = None,
     exclude: o.Exclude = None,
     task: o.TaskSpec = None,
@@ -105,23 +106,28 @@ def sweep(
     """
     from rnnprune.cli import render_sweep
     from rnnprune.tasks.source import DataOptions
+    from rnnprune.tasks.taught import Lesson
     from rnnprune.workflows import sweep as workflow
     from rnnprune.workflows.budget import parse_budget
     from rnnprune.workflows.finetune_plan import FinetuneRequest
     from rnnprune.workflows.plot_frontier import require_plotting, write_picture
     from rnnprune.workflows.subject import TaskChoice, Unlabelled
     from rnnprune.workflows.sweep_grid import Grid
-    from rnnprune.workflows.teacher import Distillation, Lesson
+    from rnnprune.workflows.teacher import Distillation
 
     if plot and json:
         raise UsageError("--plot draws for people, --json prints for programs; choose one")
     if picture is not None:
         require_plotting(picture)
-    selection = Selection(SINGLE_WEIGHT, block_norm, scope, tuple(include or ()), tuple(exclude or ()))
+    selection = Selection(SINGLE_WEIGHT, block_norm, scope, tuple(include or ()), tuple(exclude or ()), keep_diagonal)
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
     base = FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
+        task=TaskChoice(
+            task,
+            DataOptions(data, batch_size, seq_len, skip_bad),
+            Unlabelled(inputs, None if distill else teacher, model),
+        ),
         pruning=PruningOptions(timing=timing, selection=selection),
         recipe=Recipe(
             steps,

@@ -100,6 +100,7 @@ def finetune(
     block: o.Block = "1x1",
     block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max",
     scope: Annotated[Scope, o.pruning("--scope", "What reaches the target together.")] = "tensor",
+    keep_diagonal: o.KeepDiagonal = False,
     include: o.Include = None,
     exclude: o.Exclude = None,
     task: o.TaskSpec = None,
@@ -138,21 +139,28 @@ def finetune(
     from rnnprune.cli import render
     from rnnprune.cli.progress import Progress
     from rnnprune.tasks.source import DataOptions
+    from rnnprune.tasks.taught import Lesson
     from rnnprune.training.launch import is_launched, launch
     from rnnprune.workflows import finetune as workflow
     from rnnprune.workflows.budget import parse_budget
     from rnnprune.workflows.search import search
     from rnnprune.workflows.subject import TaskChoice, Unlabelled
-    from rnnprune.workflows.teacher import Distillation, Lesson
+    from rnnprune.workflows.teacher import Distillation
 
     if max_loss is not None and (target is not None or (nproc or 1) > 1 or is_launched()):
         raise UsageError("--max-loss finds the target by itself, in one process: drop --target and --nproc")
 
     timing = Timing(start, ramp, end, frequency, slope_ratio, revive)
-    selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
+    selection = Selection(
+        parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()), keep_diagonal
+    )
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
-        task=TaskChoice(task, DataOptions(data, batch_size, seq_len, skip_bad), Unlabelled(inputs, None if distill else teacher, model)),
+        task=TaskChoice(
+            task,
+            DataOptions(data, batch_size, seq_len, skip_bad),
+            Unlabelled(inputs, None if distill else teacher, model),
+        ),
         pruning=PruningOptions(_PRUNING.target if target is None else target, schedule, saliency, timing, selection),
         recipe=Recipe(
             steps,
@@ -194,6 +202,7 @@ def prune(
     block: o.Block = "1x1",
     block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max",
     scope: Annotated[Scope, o.pruning("--scope", "What reaches the target together.")] = "tensor",
+    keep_diagonal: o.KeepDiagonal = False,
     include: o.Include = None,
     exclude: o.Exclude = None,
     out: o.Out = None,
@@ -205,5 +214,7 @@ def prune(
     from rnnprune.cli import render
     from rnnprune.workflows import prune as workflow
 
-    selection = Selection(parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()))
+    selection = Selection(
+        parse_block(block), block_norm, scope, tuple(include or ()), tuple(exclude or ()), keep_diagonal
+    )
     render.show(workflow.prune(checkpoint, target, selection, out, overwrite=overwrite), json)

@@ -80,6 +80,8 @@ def detect_kind(path: Path) -> Kind:
     head = _head(path)
     if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
         return _kind_of_zip(path)
+    if head[8:9] == b"{" and head[5:8] == bytes(3):  # a header of 640 bytes begins as a pickle of protocol 2 does
+        return "safetensors"
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         if LEGACY_TORCH_MAGIC in head[:32]:
             return "legacy pickle"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rnnprune.architecture import Role
+from rnnprune.architecture import GATES, Role
 from rnnprune.errors import UsageError
 from rnnprune.pruning.masks import (
     block_scores,
@@ -17,6 +17,7 @@ from rnnprune.pruning.masks import (
     expand_blocks,
     keep_most_salient,
     quantile,
+    recurrent_diagonal,
     refuse_nan,
 )
 from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm, Scope, Selection
@@ -99,43 +100,76 @@ class GroupUpdate(NamedTuple):
     revived: int  # weights (or blocks) that came back
 
 
+class Part(NamedTuple):
+    """What a group ranks of a weight: all of its rows, or those of one gate. protected: never dropped, [rows, cols]."""
+
+    weight: MaskedWeight
+    rows: slice
+    protected: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """The present mask of these rows."""
+        return self.weight.mask[self.rows]
+
+    def scores(self, score_of: ScoreOf) -> Tensor:
+        """Of these rows; infinite where protected."""
+        scores = score_of(self.weight)[self.rows]
+        return scores if self.protected is None else scores.masked_fill(self.protected[self.rows], torch.inf)
+
+    def set_mask(self, mask: Tensor) -> None:
+        """The mask of these rows; those of others stay."""
+        whole = self.weight.mask.clone()
+        whole[self.rows] = mask
+        self.weight.mask = whole
+
+
 @dataclass
 class Group:
     """Weights that are ranked against one another and reach the target together."""
 
     name: str
-    members: list[MaskedWeight]
+    members: list[Part]
     block: Block
     block_norm: BlockNorm
     count: int = field(init=False)  # of blocks
     dropped_at_start: int = field(init=False)
+    protected: int = field(init=False)
 
     def __post_init__(self) -> None:
         kept = self.kept()
         self.count, self.dropped_at_start = kept.numel(), int((~kept).sum())
+        ones = self.scores(lambda weight: torch.ones_like(weight.weight, dtype=torch.float32))
+        self.protected = int(ones.isinf().sum())
 
     def require_reachable(self, target: float) -> None:
         """Raise UsageError when the target would drop everything, or less than what was zero from the start."""
         count, zero = self.count, self.dropped_at_start
-        names = ", ".join(member.name for member in self.members)
+        first = self.members[0].weight.name
+        names = ", ".join(dict.fromkeys(member.weight.name for member in self.members))
         if drop_count(target, count) == count:
             single = self.block == SINGLE_WEIGHT
             pieces, smaller = ("weights", "") if single else (f"{self.block} blocks", "a smaller --block, ")
             raise UsageError(
                 f"{names}: a target of {target:g} rounds to all {count} of the {pieces}, and nothing would be left; "
-                f"choose {smaller}a lower --target, or --exclude {self.members[0].name}"
+                f"choose {smaller}a lower --target, or --exclude {first}"
+            )
+        if self.protected > count - drop_count(target, count):
+            raise UsageError(
+                f"{names}: --keep-diagonal keeps {self.protected} of {count}, more than a target of {target:g} leaves; "
+                "choose a lower --target, a smaller --block, or let the diagonal go"
             )
         if zero > drop_count(target, count) + SURPLUS * count:
             raise UsageError(
                 f"{names}: {100 * zero / count:.1f} % is zero already, above the target of "
-                f"{100 * target:g} %, and zeros stay; raise --target, or --exclude {self.members[0].name} (zeros that "
+                f"{100 * target:g} %, and zeros stay; raise --target, or --exclude {first} (zeros that "
                 "are only the initial value: take one training step first)"
             )
 
     def scores(self, score_of: ScoreOf) -> Tensor:
         """Every member's block scores, flattened into one vector in a fixed order."""
         return torch.cat(
-            [block_scores(score_of(member), self.block, self.block_norm).flatten() for member in self.members]
+            [block_scores(member.scores(score_of), self.block, self.block_norm).flatten() for member in self.members]
         )
 
     def kept(self) -> Tensor:
@@ -187,25 +221,57 @@ class Group:
         for member, grid, part in zip(
             self.members, grids, torch.split(kept, [grid.numel() for grid in grids]), strict=True
         ):
-            rows, cols = member.weight.shape
-            member.mask = expand_blocks(part.reshape(grid.shape), self.block, (rows, cols))
+            rows, cols = member.mask.shape
+            member.set_mask(expand_blocks(part.reshape(grid.shape), self.block, (rows, cols)))
 
 
 def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list[Group]:
-    """One group per tensor, per type of layer (recurrent with its inputs, linear), or one for the whole model.
+    """One group per gate, tensor, or type of layer (recurrent with its inputs, linear), or one for the whole model.
 
     A weight that is at least half zeros already starts with these dropped, so that a pruned model is pruned further.
+    Raises UsageError where blocks would reach from one gate into the next.
     """
-    names: Mapping[Scope, Callable[[MaskedWeight], str]] = {
-        "tensor": lambda weight: weight.name,
-        "type": lambda weight: weight.role if weight.role in ("linear", "unknown") else "recurrent",
-        "model": lambda _: "model",
-    }
-    members: dict[str, list[MaskedWeight]] = {}
+    members: dict[str, list[Part]] = {}
+    units = {weight.name: weight.mask.shape[1] for weight in weights if weight.role == "recurrent"}
     for weight in weights:
         weight.start_from_zeros(selection.block)
-        members.setdefault(names[selection.scope](weight), []).append(weight)
+        protected = None
+        if selection.keep_diagonal and weight.role == "recurrent":
+            rows, cols = weight.mask.shape
+            protected = recurrent_diagonal(rows, cols, weight.mask.device)
+        named = _gates(weight, units, selection.block) if selection.scope == "gate" else {"": slice(None)}
+        for gate, rows_of_gate in named.items():
+            name = f"{_group_name(weight, selection.scope)}{gate}"
+            members.setdefault(name, []).append(Part(weight, rows_of_gate, protected))
     return [Group(name, group, selection.block, selection.block_norm) for name, group in members.items()]
+
+
+def _group_name(weight: MaskedWeight, scope: Scope) -> str:
+    names: Mapping[Scope, str] = {
+        "gate": weight.name,
+        "tensor": weight.name,
+        "type": weight.role if weight.role in ("linear", "unknown") else "recurrent",
+        "model": "model",
+    }
+    return names[scope]
+
+
+def _gates(weight: MaskedWeight, units: Mapping[str, int], block: Block) -> dict[str, slice]:
+    """`.i` -> its rows, and so on; all rows as one where a matrix has no gates, or they cannot be told apart.
+
+    units: H by the names of the recurrent matrices, which tell how many rows a gate of the input matrix has.
+    """
+    rows = weight.mask.shape[0]
+    hidden = units.get(weight.name.replace("weight_ih", "weight_hh"), rows)
+    gates = next((gates for gates in GATES.values() if len(gates) * hidden == rows > hidden), ())
+    if gates and hidden % block.rows:
+        raise UsageError(
+            f"--scope gate: a gate of {weight.name} has {hidden} rows, which blocks of {block} do not divide; "
+            "choose another --block, or --scope tensor"
+        )
+    return {f".{gate}": slice(place * hidden, (place + 1) * hidden) for place, gate in enumerate(gates)} or {
+        "": slice(None)
+    }
 
 
 def sparsity_of(weights: Sequence[MaskedWeight]) -> float:

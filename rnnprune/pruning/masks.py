@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rnnprune.architecture import KIND_OF_GATE_COUNT
 from rnnprune.errors import Diverged
 from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm
 
@@ -42,6 +43,13 @@ def expand_blocks(
         return block_mask
     rows, cols = shape
     return block_mask.repeat_interleave(block.rows, 0).repeat_interleave(block.cols, 1)[:rows, :cols].contiguous()
+
+
+def recurrent_diagonal(rows: int, cols: int, device: torch.device | None = None) -> Bool[Tensor, "{rows} {cols}"]:
+    """True where a unit feeds itself, in each gate of a recurrent matrix [G * H, H]; nowhere in any other shape."""
+    gates_are_square = rows % cols == 0 and rows // cols in KIND_OF_GATE_COUNT
+    row, col = torch.arange(rows, device=device), torch.arange(cols, device=device)
+    return (row[:, None] % cols == col) & gates_are_square
 
 
 def refuse_nan(scores: Float[Tensor, " count"]) -> None:

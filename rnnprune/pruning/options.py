@@ -11,7 +11,7 @@ from rnnprune.errors import UsageError
 ScheduleName = Literal["gradual", "cubic", "hard"]
 SaliencyName = Literal["magnitude", "fisher"]
 BlockNorm = Literal["max", "l2"]
-Scope = Literal["tensor", "type", "model"]
+Scope = Literal["gate", "tensor", "type", "model"]
 
 
 class Block(NamedTuple):
@@ -56,7 +56,9 @@ class Selection:
     """What is pruned and in which pieces: blocks of rows x columns of the torch weight, and patterns over names.
 
     `block_norm` scores a block by its largest saliency or its L2 norm; `scope` is what shares a threshold and the
-    target: each "tensor", each "type" of layer, or the whole "model". Patterns are shell patterns such as `decoder.*`.
+    target: each "gate" of a recurrent layer, each "tensor", each "type" of layer, or the whole "model", where saliency
+    alone shares the zeros out. Patterns are shell patterns such as `decoder.*`. `keep_diagonal`: what feeds a unit back
+    to itself is never dropped (Valin & Skoglund, LPCNet, ICASSP 2019).
     """
 
     block: Block = SINGLE_WEIGHT
@@ -64,6 +66,7 @@ class Selection:
     scope: Scope = "tensor"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    keep_diagonal: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block", _as_block(self.block))

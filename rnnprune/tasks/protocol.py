@@ -20,6 +20,8 @@ class Task(Protocol):
 
     metric: the name of the figure that decides, a key of what `evaluate` returns (`perplexity`, `PER`).
     goal: "min" when a smaller metric is better, "max" when a larger one is.
+
+    One more method is asked for by `--distill` alone: see `tasks.taught.Distillable`.
     """
 
     metric: str

@@ -108,7 +108,18 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
         "total_steps": total_steps,
     }
     return Plan(
-        subject, task, learned, model, optimizer, schedule, pruner, total_steps, run, workers, saved, plain_json(identity)
+        subject,
+        task,
+        learned,
+        model,
+        optimizer,
+        schedule,
+        pruner,
+        total_steps,
+        run,
+        workers,
+        saved,
+        plain_json(identity),
     )
 
 

@@ -140,7 +140,7 @@ def _badness(point: Point, goal: Goal) -> float:
     return math.inf if not math.isfinite(mean) else mean if goal == "min" else -mean
 
 
-def _cost(point: Point) -> tuple[float, float]:
+def _cost(point: Point) -> tuple[float, int]:
     return (math.inf if point.latency is None else point.latency.us), point.bytes
 
 

@@ -3,7 +3,7 @@
 The sparsity is raised in stages, each one a run that goes on from the last model that was good enough; a stage that is
 not leaves that model as the one to fall back to, and the gap between the two is halved. Beside every stage the dense
 control is trained on for as many steps, and the best control so far is what the model is held against: by the
-validation split. The test split is looked at once the search is over.
+validation split. The test split is scored beside it and decides nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ TRIES = "tries"
 
 
 class Try(NamedTuple):
-    """One stage. validation: the figure reached; limit: what it was held against; steps: since the checkpoint."""
+    """One stage. validation: the figure reached, NaN where a matrix would be left with nothing; limit: what it was held
+    against; steps: since the checkpoint.
+    """
 
     sparsity: float
     validation: float
@@ -65,7 +67,9 @@ def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Foun
     """
     check(replace(request, control=True))
     if request.task.spec == DISTILL:
-        raise UsageError(f"--max-loss compares with a dense control, and --task {DISTILL} has none but the teacher itself")
+        raise UsageError(
+            f"--max-loss compares with a dense control, and --task {DISTILL} has none but the teacher itself"
+        )
     if request.distill is not None and request.distill.teacher is None:
         request = replace(request, distill=request.distill._replace(teacher=request.checkpoint))
     began = time.perf_counter()
@@ -126,9 +130,18 @@ class _Staircase:
         if before is None:
             self.dense = control["figures"]["dense"]
         best = control if before is None else self._better(before.best, control)
-        made = self._made(self._pruned_request(run, sparsity, before))
-        figure, bar = self.figure(made, "sparse"), self.figure(best, "dense_control")
-        limit, passed = self.budget.limit(bar, self.task.goal), self.budget.holds(figure, bar, self.task.goal)
+        bar = self.figure(best, "dense_control")
+        limit = self.budget.limit(bar, self.task.goal)
+        try:
+            made = self._made(self._pruned_request(run, sparsity, before))
+        except UsageError as error:
+            if before is None:
+                raise
+            self.observer.note(f"{sparsity:.2%} zeros: {error}")  # such as a small matrix with nothing left
+            self.tries.append(Try(sparsity, math.nan, limit, number * control["steps"], passed=False))
+            return None
+        figure = self.figure(made, "sparse")
+        passed = self.budget.holds(figure, bar, self.task.goal)
         self.tries.append(Try(sparsity, figure, limit, number * made["steps"], passed))
         self.observer.note(
             f"{sparsity:.2%} zeros: {self.task.metric} {figure:.4g} on the validation split, "

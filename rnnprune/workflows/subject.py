@@ -93,7 +93,7 @@ def find_task(subject: Subject, choice: TaskChoice, command: str) -> Task:
     if choice.spec == DISTILL:
         return _distill_task(subject, choice)
     if choice.unlabelled != Unlabelled():
-        raise UsageError(f"--inputs, --teacher and --model belong to --task {DISTILL}")
+        raise UsageError(f"--inputs, --teacher and --model belong to --task {DISTILL}, --teacher to --distill as well")
     if choice.spec is not None:
         if ":" in choice.spec and replace(choice.options, data=None) != DataOptions():
             raise UsageError(

@@ -56,7 +56,9 @@ class Grid:
         """Every combination, by target."""
         teachers = (False, True) if self.distill else (False,)
         combined = itertools.product(self.targets, self.methods, self.saliencies, self.blocks, teachers)
-        return [Setting(method, saliency, block, target, taught) for target, method, saliency, block, taught in combined]
+        return [
+            Setting(method, saliency, block, target, taught) for target, method, saliency, block, taught in combined
+        ]
 
 
 class Cells(NamedTuple):
@@ -76,7 +78,9 @@ def cells_of(grid: Grid, base: FinetuneRequest, folder: Path) -> Cells:
     seeds = range(base.recipe.seed, base.recipe.seed + grid.seeds)
     controls = {f"{CONTROL}-seed{seed}": _control(base, folder / f"{CONTROL}-seed{seed}", seed) for seed in seeds}
     pruned = {
-        setting: {f"{setting}-seed{seed}": _pruned(base, setting, folder / f"{setting}-seed{seed}", seed) for seed in seeds}
+        setting: {
+            f"{setting}-seed{seed}": _pruned(base, setting, folder / f"{setting}-seed{seed}", seed) for seed in seeds
+        }
         for setting in grid.settings()
     }
     for group in pruned.values():

@@ -48,7 +48,12 @@ def pruned_point(setting: Setting, cells: Made, measuring: Measuring, tell: Tell
     pruned = report(first).pruned
     latency = measure_latency(exported.path, measuring.threads, measuring.rounds) if measuring.rounds else None
     stored = Stored(pruned.nnz, exported.bytes, pruned.shape[0], exported.dense_bytes, latency)
-    plain = {"method": setting.method, "saliency": setting.saliency, "block": str(setting.block), "distill": setting.taught}
+    plain = {
+        "method": setting.method,
+        "saliency": setting.saliency,
+        "block": str(setting.block),
+        "distill": setting.taught,
+    }
     point = Point(
         name=str(setting),
         setting={**plain, "target": setting.target},

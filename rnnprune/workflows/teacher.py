@@ -37,7 +37,9 @@ def taught(task: Task, model: nn.Module, subject: Subject, distillation: Distill
     distillation.lesson.require_sense()
     if distillation.teacher is None:
         if subject.is_run or is_sparse_file(subject.checkpoint.path):
-            raise UsageError(f"--distill: {subject.path} is pruned already: name the dense checkpoint with --teacher FILE")
+            raise UsageError(
+                f"--distill: {subject.path} is pruned already: name the dense checkpoint with --teacher FILE"
+            )
         return Taught(task, copy.deepcopy(model), distillation.lesson)
     found = open_subject(distillation.teacher)
     if (theirs := _classes(found.task_metadata)) != (ours := _classes(subject.task_metadata)):
@@ -55,7 +57,9 @@ def taught(task: Task, model: nn.Module, subject: Subject, distillation: Distill
 def require_labels(spec: str | None) -> None:
     """Raise UsageError for the task that is nothing but distillation."""
     if spec == DISTILL:
-        raise UsageError(f"--distill adds a teacher to a task with labels; --task {DISTILL} is one without, drop --distill")
+        raise UsageError(
+            f"--distill adds a teacher to a task with labels; --task {DISTILL} is one without, drop --distill"
+        )
 
 
 def _classes(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,8 +92,14 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         "--max-loss finds the target by itself, in one process: drop --target and --nproc",
     ),
     "a budget": (("sweep", "bare.pt", "--max-loss", "some"), "--max-loss takes a share of the control's figure (1%)"),
-    "an unknown method": (("sweep", "bare.pt", "--methods", "cubic,soft"), "--methods must be one of gradual, cubic, hard"),
-    "shares": (("sweep", "bare.pt", "--targets", "0.9;0.8"), "--targets takes shares such as 0.9,0.95; found '0.9;0.8'"),
+    "an unknown method": (
+        ("sweep", "bare.pt", "--methods", "cubic,soft"),
+        "--methods must be one of gradual, cubic, hard",
+    ),
+    "shares": (
+        ("sweep", "bare.pt", "--targets", "0.9;0.8"),
+        "--targets takes shares such as 0.9,0.95; found '0.9;0.8'",
+    ),
     "a picture": (("sweep", "bare.pt", "--picture", "front.bmp"), "expected a name that ends in .png, .svg, .pdf"),
     "no jobs": (("sweep", "bare.pt", "--jobs", "0"), "--jobs must be at least 1, found 0"),
     "a lesson": (

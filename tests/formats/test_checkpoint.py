@@ -1,5 +1,7 @@
 """The checkpoint reader on files that torch, numpy and safetensors wrote: kinds, nesting, names, masks, ties."""
 
+import json
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,6 +86,13 @@ def test_the_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
         "none": torch.zeros(0, 3),
     }
     assert_same(read_checkpoint(saved(tmp_path, state)).tensors, state)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_still_a_header(tmp_path: Path, length: int) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    (tmp_path / "one.safetensors").write_bytes(struct.pack("<Q", length) + header + struct.pack("<f", 1.5))
+    assert read_checkpoint(tmp_path / "one.safetensors").tensors["w"].tolist() == [1.5]
 
 
 def test_nan_and_infinity_are_read(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rnnprune.errors import GoalMissed, UsageError
+from rnnprune.formats.run_folder import dump_plain
 from rnnprune.pruning.options import PruningOptions, Timing
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows import search as workflow
@@ -78,7 +79,7 @@ class World:
 
 def climb(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
     monkeypatch.setattr(workflow, "read_run", world.read)
-    monkeypatch.setattr(workflow, "open_subject", lambda path: None)
+    monkeypatch.setattr(workflow, "open_subject", lambda _: None)
     monkeypatch.setattr(workflow, "find_task", lambda *_: type("Task", (), {"metric": "mse", "goal": "min"}))
     staircase = workflow._Staircase(request, parse_budget("1%"), Path("tries"), Observer())
     return staircase.climb(), staircase.tries
@@ -87,7 +88,7 @@ def climb(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("highest", "tried", "taken"),
     [
-        (0.90, [0.75, 0.875, 0.9375, 0.9116, 0.8948], 0.8948),
+        (0.90, [0.75, 0.875, 0.9375, 0.9116, 0.8949], 0.8949),
         (0.92, [0.75, 0.875, 0.9375, 0.9116, 0.9257], 0.9116),
         (0.999, [0.75, 0.875, 0.9375, 0.96875, 0.984375], 0.984375),
         (0.6, [0.75, 0.5], 0.5),
@@ -118,7 +119,7 @@ def test_every_stage_goes_on_from_the_last_good_one_and_so_does_its_control(
         ("3-control", "2-control"),
         ("3-s91.16", "2-s87.5"),
         ("3-control", "2-control"),
-        ("3-s89.48", "2-s87.5"),
+        ("3-s89.49", "2-s87.5"),
     ]
     assert [each.steps for each in tries] == [10, 20, 30, 30, 30]
 
@@ -134,12 +135,17 @@ def test_a_search_ends_in_one_run_that_tells_what_was_tried(request_: FinetuneRe
     assert found.result.run == Path("dense-max-loss-10000pct")
     manifest = json.loads((found.result.run / "rnnprune.json").read_text())
     assert manifest["checkpoint"]["path"] == "dense.pt"
-    assert manifest["pruning"]["search"]["tries"] == found.to_json()["search"]["tries"]
-    assert [each.passed for each in found.tries] == [True] * 5
-    assert found.result.achieved == pytest.approx(0.984375, abs=0.005)
+    assert manifest["pruning"]["search"] == json.loads(dump_plain(found.to_json()["search"]))
+    # Of the 16 weights of the linear layer one is left at 93.75 %, and none at 96.88 %.
+    assert [each.passed for each in found.tries] == [True, True, True, False, True, True]
+    assert found.result.target == 0.9628
+    assert found.result.achieved == pytest.approx(0.9628, abs=0.002)
     assert found.result.metric.sparse == manifest["figures"]["sparse"]["test"]["mse"]
     assert sorted(path.name for path in found.result.run.iterdir()) == [
-        "README.md", "metrics.jsonl", "model.safetensors", "rnnprune.json"
+        "README.md",
+        "metrics.jsonl",
+        "model.safetensors",
+        "rnnprune.json",
     ]
 
 
@@ -154,7 +160,5 @@ def test_where_nothing_is_near_enough_the_goal_is_missed_and_what_was_tried_is_k
 
 
 def test_a_task_without_labels_has_no_control(request_: FinetuneRequest) -> None:
-    from dataclasses import replace
-
     with pytest.raises(UsageError, match="--max-loss compares with a dense control"):
         search(replace(request_, task=TaskChoice("distill")), parse_budget("1%"), Observer())

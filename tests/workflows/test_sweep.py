@@ -87,7 +87,9 @@ def test_a_sweep_makes_every_cell_once_and_more_may_be_added(request_: SweepRequ
     points = {point.name: point for point in found.frontier.points}
     weights = 48 * (4 + 16) + 16
     assert {name: point.nonzeros for name, point in points.items()} == {
-        f"{method}-magnitude-s{100 - share}": weights * share // 100 for method in ("cubic", "hard") for share in (50, 25)
+        f"{method}-magnitude-s{100 - share}": weights * share // 100
+        for method in ("cubic", "hard")
+        for share in (50, 25)
     }
     assert found.frontier.control.nonzeros == weights
     assert {point.steps for point in (found.frontier.control, *found.frontier.points)} == {12}
@@ -118,11 +120,11 @@ def test_cells_of_other_settings_and_other_folders_are_refused(request_: SweepRe
 
 
 def test_a_cell_that_cannot_be_made_is_left_out_and_told(request_: SweepRequest) -> None:
-    grid = replace(GRID, targets=(0.5,), methods=("hard",), blocks=(Block(1, 1), Block(48, 16)))
+    grid = replace(GRID, targets=(0.75,), methods=("hard",), blocks=(Block(1, 1), Block(48, 16)))
     found = sweep(replace(request_, grid=grid))
-    assert set(found.left_out) == {"hard-magnitude-48x16-s50-seed0"}
-    assert "rounds to all" in found.left_out["hard-magnitude-48x16-s50-seed0"]
-    assert [point.name for point in found.frontier.points] == ["hard-magnitude-s50"]
+    assert set(found.left_out) == {"hard-magnitude-48x16-s75-seed0"}
+    assert "rounds to all" in found.left_out["hard-magnitude-48x16-s75-seed0"]
+    assert [point.name for point in found.frontier.points] == ["hard-magnitude-s75"]
 
 
 def test_where_every_cell_fails_its_reason_is_the_answer(request_: SweepRequest) -> None:
@@ -155,7 +157,8 @@ def test_a_grid_that_makes_no_sense_is_refused(wrong: dict[str, object], text: s
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on_and_loses_no_finished_cell(request_: SweepRequest) -> None:
+@pytest.mark.usefixtures("request_")
+def test_a_sweep_that_is_killed_goes_on_and_loses_no_finished_cell() -> None:
     """SIGKILL reaches the sweep alone: its cells must notice, save and end by themselves."""
     write_task(pause=0.05)
     out = Path("dense-sweep")

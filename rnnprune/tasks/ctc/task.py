@@ -114,7 +114,8 @@ class CtcTask:
 
     def loss(self, model: nn.Module, batch: Utterances) -> Float[Tensor, ""]:
         """CTC loss (Graves et al., 2006) in nats per character of the batch, in float32."""
-        return _loss(*model(batch.features, batch.lengths), batch)
+        logits, lengths = model(batch.features, batch.lengths)
+        return _loss(logits, lengths, batch)
 
     def loss_and_logits(
         self, model: nn.Module, batch: Utterances

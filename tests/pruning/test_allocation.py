@@ -1,0 +1,72 @@
+"""How the zeros are shared out: over gates, and around the diagonal of recurrent matrices."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rnnprune.errors import UsageError
+from rnnprune.pruning.masks import recurrent_diagonal
+from rnnprune.pruning.options import Block, Scope, Selection
+from rnnprune.pruning.pruner import Pruner
+from rnnprune.pruning.schedules import Hard
+
+
+def pruned(model: nn.Module, selection: Selection, target: float = 0.75) -> dict[str, Tensor]:
+    """The masks of a copy after one step and one cut by magnitude."""
+    model = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    pruner = Pruner(model, optimizer, Hard(1), target=target, selection=selection)
+    sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    pruner.step()
+    return pruner.masks
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_every_gate_reaches_the_target_on_its_own(kind: type[nn.RNNBase], gates: int) -> None:
+    model = kind(6, 8)
+    with torch.no_grad():
+        model.weight_hh_l0[:8] *= 100  # one gate would take everything
+    masks = pruned(model, Selection(scope="gate"))
+    for name, kept in (("weight_hh_l0", 16), ("weight_ih_l0", 12)):
+        assert [int(part.sum()) for part in masks[name].split(8)] == [kept] * gates
+    whole = pruned(model, Selection(scope="tensor"))["weight_hh_l0"]
+    assert gates == 1 or len({int(part.sum()) for part in whole.split(8)}) > 1
+
+
+def test_blocks_that_reach_into_the_next_gate_are_refused() -> None:
+    with pytest.raises(UsageError, match="a gate of weight_ih_l0 has 6 rows, which blocks of 4x1 do not divide"):
+        pruned(nn.GRU(6, 6), Selection(Block(4, 1), scope="gate"))
+
+
+@pytest.mark.parametrize("scope", ["gate", "tensor", "model"])
+@pytest.mark.parametrize("block", [Block(1, 1), Block(4, 1)])
+def test_the_recurrent_diagonal_is_kept_and_counts(scope: Scope, block: Block) -> None:
+    model = nn.LSTM(8, 16)
+    diagonal = torch.eye(16, dtype=torch.bool).repeat(4, 1)
+    with torch.no_grad():
+        model.weight_hh_l0[diagonal] = 1e-6
+    target = 0.5 if block == Block(4, 1) else 0.75
+    free = pruned(model, Selection(block, scope=scope), target)
+    assert not free["weight_hh_l0"][diagonal].all()
+    masks = pruned(model, Selection(block, scope=scope, keep_diagonal=True), target)
+    assert masks["weight_hh_l0"][diagonal].all()
+    count = sum(mask.numel() for mask in masks.values())
+    assert sum(int(mask.sum()) for mask in masks.values()) == count * (1 - target)
+
+
+def test_a_target_that_leaves_no_room_for_the_diagonal_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"weight_hh_l0: --keep-diagonal keeps 24 of 192, more than a target of 0.9 leaves"
+    ):
+        pruned(nn.GRU(8, 8), Selection(keep_diagonal=True), 0.9)
+
+
+def test_only_square_gates_have_a_diagonal() -> None:
+    assert torch.equal(recurrent_diagonal(6, 2), torch.eye(2, dtype=torch.bool).repeat(3, 1))
+    assert not recurrent_diagonal(16, 2).any(), "of a projection"
+    assert not recurrent_diagonal(7, 3).any()
