@@ -98,7 +98,7 @@ def _array(features: object, folder: Path) -> NDArray[Any]:
     if isinstance(features, str):
         try:
             with (folder / features).open("rb") as file:
-                return np.lib.format.read_array(file, allow_pickle=False)  # type: ignore[no-any-return]
+                return np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{features} cannot be read as an .npy file: {error}") from error
     if not isinstance(features, list) or not all(isinstance(row, list) for row in features):
