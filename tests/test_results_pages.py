@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("classify", "silero_vad", "tag")
+PAGES = ("arabic_diacritizer", "classify", "silero_vad", "tag")
 
 
 @pytest.fixture(scope="module")
