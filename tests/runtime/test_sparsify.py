@@ -309,7 +309,7 @@ def test_an_unknown_engine_names_the_known_ones() -> None:
         UsageError, match=r"engine 'fast' is not known; there are auto, native, triton, reference, torch-csr"
     ):
         choice.resolve_engine("fast")
-    with pytest.raises(UsageError, match="threads and batch must be at least 1, found 0 and 1"):
+    with pytest.raises(UsageError, match="threads must be at least 1, found 0"):
         rnnprune.sparsify(nn.Linear(4, 4), threads=0)
 
 

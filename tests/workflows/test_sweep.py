@@ -156,7 +156,7 @@ def test_a_grid_that_makes_no_sense_is_refused(wrong: dict[str, object], text: s
         replace(GRID, **wrong)
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 @pytest.mark.usefixtures("request_")
 def test_a_sweep_that_is_killed_goes_on_and_loses_no_finished_cell() -> None:
     """SIGKILL reaches the sweep alone: its cells must notice, save and end by themselves."""
