@@ -25,7 +25,7 @@ test-fast: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not torture"
 
 torture: $(READY)
-	$(BIN)/python -m pytest -q -s -m torture
+	$(BIN)/python -m pytest -q -s tests/torture tests/workflows/test_resume.py tests/workflows/test_sweep.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
