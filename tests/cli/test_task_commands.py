@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from rnnprune.kernels import native
 from tests.cli.conftest import Call
 
 TEMPLATE = "own_task.py"
@@ -33,7 +34,7 @@ def test_the_template_works_as_it_stands(rnnprune: Call, task: Path) -> None:
     rnnprune("export", "--json").json  # noqa: B018 - asserts that it went well
     sparse = rnnprune("evaluate", "my_model-s90/model.csr.safetensors", "--task", f"{TEMPLATE}:make", "--json").json
     assert sparse["value"] == pytest.approx(told["metric"]["sparse"], rel=1e-4)
-    assert sparse["engine"] != "torch-dense-fp32"
+    assert ("native" in sparse["engine"]) == (native.unavailable_reason() is None)
 
 
 def test_nothing_is_replaced_unasked(rnnprune: Call, task: Path) -> None:
