@@ -37,7 +37,10 @@ def rnnprune(*arguments: str) -> dict[str, Any]:
     """Run one command, its progress on stderr in sight; the figures come back from --json."""
     show(["rnnprune", *arguments])
     command = [sys.executable, "-m", "rnnprune", *arguments, "--json"]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    except KeyboardInterrupt:
+        sys.exit(130)  # rnnprune has told how to go on
     if finished.returncode:
         sys.exit(finished.returncode)
     answer: dict[str, Any] = json.loads(finished.stdout)

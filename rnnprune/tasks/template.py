@@ -78,3 +78,4 @@ def make(data: Path | None = None) -> Task:
 
 if __name__ == "__main__":
     torch.save(make().build_model().state_dict(), "my_model.pt")
+    print("my_model.pt: an untrained checkpoint of this model")

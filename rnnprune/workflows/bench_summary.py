@@ -34,15 +34,17 @@ def _doubt(result: Benchmark, row: Row) -> str:
 
 def _losses(result: Benchmark, best: list[Row]) -> list[str]:
     slower = {
-        "dense": [(result.speedup(row), row.case) for row in best if result.speedup(row) < 1],
-        "dynamic int8": [(row.vs_int8, row.case) for row in best if row.vs_int8 is not None and row.vs_int8 < 1],
+        "dense": [(result.speedup(row), row) for row in best if result.speedup(row) < 1],
+        "dynamic int8": [(row.vs_int8, row) for row in best if row.vs_int8 is not None and row.vs_int8 < 1],
     }
     lines = []
-    for rival, cases in slower.items():
-        if cases:
-            named = "; ".join(f"{_brief(case)} {ratio:.2f}x" for ratio, case in cases[:MOST_NAMED])
-            more = ", ..." if len(cases) > MOST_NAMED else ""
-            lines.append(f"slower than {rival} in {len(cases)} of {len(best)} cases: {named}{more}")
+    for rival, rows in slower.items():
+        if rows:
+            named = "; ".join(f"{_brief(row.case)} {ratio:.2f}x ({row.engine})" for ratio, row in rows[:MOST_NAMED])
+            more = ", ..." if len(rows) > MOST_NAMED else ""
+            lines.append(
+                f"every sparse engine is slower than {rival} in {len(rows)} of {len(best)} cases: {named}{more}"
+            )
     return lines or [f"slower than dense in none of {len(best)} cases"]
 
 

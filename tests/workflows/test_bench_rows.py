@@ -105,8 +105,9 @@ def test_the_summary_speaks_for_the_largest_layer_and_names_every_losing_case() 
     assert summary(result) == (
         "native:16x1: 4.2x torch dense fp32, 1.5x torch dynamic int8, 3x torch.sparse "
         "(lstm 4->8, sequence of 100, batch 2, 2 threads); "
-        "slower than dense in 1 of 4 cases: matvec 8x8, batch 1, 1 thread 0.90x; "
-        "slower than dynamic int8 in 1 of 4 cases: lstm 2->4, sequence of 100, batch 2, 2 threads 0.50x"
+        "every sparse engine is slower than dense in 1 of 4 cases: matvec 8x8, batch 1, 1 thread 0.90x (native:sell8); "
+        "every sparse engine is slower than dynamic int8 in 1 of 4 cases: "
+        "lstm 2->4, sequence of 100, batch 2, 2 threads 0.50x (native:16x1)"
     )
     assert summary(benchmark(row("torch-csr", 2.0))).endswith("; slower than dense in none of 1 cases")
     assert summary(benchmark(row("torch-dense-fp32", 1.0))) == "no sparse engine ran with the right result"
