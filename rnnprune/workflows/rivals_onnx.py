@@ -135,4 +135,6 @@ def _session(graph: _Graph, threads: int) -> Any:
     model = helper.make_model(built, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Threads that spin on after a run would take a core from the next rival.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
