@@ -1,102 +1,151 @@
-"""Dense model, 90 % with a dense control, sparse file, its figures on the fastest engine: for several seeds, as JSON.
+"""Dense model, 90 % beside a dense control, sparse file, its figures on the fastest engine: for several seeds.
 
-    python -m examples.whole_path docs/results/tag.json        # the table of a results page from its raw figures
+    python -m examples.tagging.run            # seeds 0, 1 and 2, or those that are named: docs/results/tag.json
+    python -m examples.text.run lm --speed    # times the pruned model of seed 0 as well; a quiet machine, one thread
+    python -m examples.pages                  # the tables of the pages, from all that lies in docs/results
 
-Run from the top of the repository. Every command is the one that a user would type; it is shown, and kept with the
-figures.
+Run from the top of the repository. Every command is the one that a user would type; what it answered is kept beside
+what it made, and a command whose answer is kept is not run again. For another recipe remove the run folders first.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
-import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LABELS = {"dense": "dense", "dense_control": "control", "sparse": "sparse", "file": "sparse file"}
+from examples import compare
+from rnnprune.tasks.protocol import Task
+from rnnprune.tasks.source import DataOptions
+from rnnprune.workflows.subject import TaskChoice, find_task, open_subject
+
+RESULTS = Path("docs/results")
 
 
-def rnnprune(*arguments: str) -> dict[str, Any]:
-    """Run one command, its progress on stderr in sight; the figures come back from --json."""
-    print(f"\n$ rnnprune {shlex.join(arguments)}", flush=True)
-    finished = subprocess.run(
-        [sys.executable, "-m", "rnnprune", *arguments, "--json"], stdout=subprocess.PIPE, text=True, check=False
-    )
+@dataclass(frozen=True)
+class Example:
+    """One task: where its data comes from, and the flags of its commands; `{seed}` in them is the seed.
+
+    name: of the raw figures, docs/results/NAME.json. checkpoint: the dense model. run: the run folders without their
+    `-seedN`. recipe, train: flags of `finetune`, and of `train` where the dense model is our own. spec: a third party's
+    task, FILE.py:FUNCTION; its data lies beside the checkpoint. prepare: fetches what is not there. requests: what is
+    timed.
+    """
+
+    name: str
+    checkpoint: str
+    run: str
+    recipe: str
+    prepare: Callable[[], None]
+    train: str = ""
+    spec: str | None = None
+    requests: Callable[[Any], compare.Requests] | None = None
+
+    @property
+    def data(self) -> Path | None:
+        return Path(self.checkpoint).parent if self.spec else None
+
+    @property
+    def task(self) -> list[str]:
+        """The flags that name a third party's task."""
+        return ["--task", self.spec, "--data", str(self.data)] if self.spec else []
+
+    def load_task(self, run: Path) -> Task:
+        """The third party's, else the built-in one that the run names."""
+        return find_task(open_subject(run), TaskChoice(self.spec, DataOptions(data=self.data)), "evaluate")
+
+
+def ask(*words: str) -> dict[str, Any]:
+    """Run one command, its progress on stderr in sight; the answer is what --json prints."""
+    print(f"\n$ rnnprune {shlex.join(words)}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "rnnprune", *words, "--json"]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode:
         sys.exit(finished.returncode)
     answer: dict[str, Any] = json.loads(finished.stdout)
     return answer
 
 
-def one_seed(seed: int, checkpoint: str, recipe: Sequence[str], out: Path, task: Sequence[str] = ()) -> dict[str, Any]:
-    """Fine-tune one checkpoint to 90 %, export it, and score the sparse file."""
-    settings = [*recipe, "--control", "--seed", str(seed), "--out", str(out), "--overwrite"]
-    finetune = ["finetune", checkpoint, *task, "--target", "0.9", *settings]
-    told = rnnprune(*finetune)
-    file = rnnprune("export", str(out), "--format", "csr")
-    sparse = rnnprune("evaluate", file["file"], *task, "--threads", "1")
-    manifest = json.loads((out / "rnnprune.json").read_text(encoding="utf-8"))
-    figures = {label: splits["test"] for label, splits in manifest["figures"].items()} | {"file": sparse["figures"]}
-    size = {"dense": (out / "model.safetensors").stat().st_size, "sparse": file["bytes"]}
+def kept(made: Path, *words: str) -> dict[str, Any]:
+    """The answer of a command, kept in a file beside what it makes; run only where no such answer is kept."""
+    file, command = made.with_name(f"{made.name}.json"), ["rnnprune", *words]
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if stored.get("command") != command:
+        stored = {"command": command, "answer": ask(*words)}
+        file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    answer: dict[str, Any] = stored["answer"]
+    return answer
+
+
+def train(example: Example, seed: int) -> dict[str, Any]:
+    """The dense model, and what `rnnprune train` said of it."""
+    checkpoint = example.checkpoint.format(seed=seed)
+    words = ["train", *shlex.split(example.train.format(seed=seed)), "--out", checkpoint]
+    told = kept(Path(checkpoint), *words)
+    return {"command": shlex.join(["rnnprune", *words]), **{key: told[key] for key in told if key != "schema"}}
+
+
+def one_seed(example: Example, seed: int) -> dict[str, Any]:
+    """Fine-tune to 90 % beside a control, export, score the sparse file and hold its answers against the dense ones."""
+    run = Path(f"{example.run}-seed{seed}")
+    recipe = ["--target", "0.9", *shlex.split(example.recipe), "--control"]
+    settings = [*recipe, "--seed", str(seed), "--out", str(run)]
+    finetune = ["finetune", example.checkpoint.format(seed=seed), *example.task, *settings]
+    told = kept(run, *finetune)
+    file = kept(run / "export", "export", str(run), "--format", "csr")
+    scored = kept(run / "evaluate", "evaluate", file["file"], *example.task, "--threads", "1")
+    manifest = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))
+    figures = {label: splits["test"] for label, splits in manifest["figures"].items()} | {"file": scored["figures"]}
     return {
         "seed": seed,
-        "command": f"rnnprune {shlex.join(finetune)}",
+        "command": shlex.join(["rnnprune", *finetune]),
         "metric": told["metric"]["name"],
         "goal": told["metric"]["goal"],
         "sparsity": told["sparsity"]["achieved"],
         "figures": figures,
-        "engine": sparse["engine"],
-        "bytes": size,
+        "engine": scored["engine"],
+        "bytes": {"dense": (run / "model.safetensors").stat().st_size, "sparse": file["bytes"]},
+        "steps": told["steps"],
         "seconds": told["seconds"],
         "machine": manifest["machine"],
         "versions": manifest["versions"],
+        "date": time.strftime("%Y-%m-%d", time.localtime((run / "rnnprune.json").stat().st_mtime)),
+        "max_difference": compare.largest_difference(run, example.load_task(run)),
     }
 
 
-def all_seeds(raw: Path, run: Callable[[int], dict[str, Any]]) -> None:
-    """Seeds 0, 1, 2, or those of the command line; written after each, and the rows of other seeds stay."""
-    for seed in [int(argument) for argument in sys.argv[1:]] or [0, 1, 2]:
-        row = run(seed)
-        kept = json.loads(raw.read_text(encoding="utf-8"))["rows"] if raw.exists() else []
-        rows = sorted([row, *(other for other in kept if other["seed"] != seed)], key=lambda row: row["seed"])
-        raw.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{table(rows)}\n\n{raw}: the raw figures")
+def measure(example: Example, seeds: list[int], *, speed: bool = False) -> Path:
+    """All of an example: data, dense model, every seed, and on request the speed; returns the file of raw figures."""
+    example.prepare()
+    dense = [train(example, seed) for seed in seeds if example.train]  # one for all seeds, or one each
+    raw: dict[str, Any] = {"train": dense[0]} if dense else {}
+    raw["rows"] = [one_seed(example, seed) for seed in seeds]
+    run = Path(f"{example.run}-seed0")
+    timed = run / "speed.json"
+    if speed and example.requests:
+        told = compare.speed(run, example.load_task(run), example.requests)
+        timed.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    if timed.is_file():
+        raw["speed"] = json.loads(timed.read_text(encoding="utf-8"))
+    path = RESULTS / f"{example.name}.json"
+    path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One row per seed and figure, then mean and standard deviation; what the sparse model lost against the control."""
-    names = list(rows[0]["figures"]["sparse"])
-    lines = ["| seed | figure | " + " | ".join(LABELS.values()) + " | sparse - control | relative |"]
-    lines.append("|---" * (len(LABELS) + 4) + "|")
-    cells = {name: [_cells(row["figures"], name) for row in rows] for name in names}
-    for name, table_rows in cells.items():
-        lines += [_line(str(row["seed"]), name, told) for row, told in zip(rows, table_rows, strict=True)]
-    for name, table_rows in cells.items():
-        lines.append(_mean_line(name, table_rows))
-    return "\n".join(lines)
-
-
-def _cells(figures: dict[str, dict[str, float]], name: str) -> list[float]:
-    dense, control, sparse, file = (figures[label][name] for label in LABELS)
-    return [dense, control, sparse, file, sparse - control, 100 * (sparse / control - 1)]
-
-
-def _line(first: str, name: str, told: Sequence[float]) -> str:
-    return f"| {first} | {name} | " + " | ".join(f"{cell:.4f}" for cell in told[:-1]) + f" | {told[-1]:+.2f} % |"
-
-
-def _mean_line(name: str, rows: Sequence[Sequence[float]]) -> str:
-    means = [statistics.fmean(column) for column in zip(*rows, strict=True)]
-    if len(rows) == 1:
-        return _line("mean", name, means)
-    spread = [statistics.stdev(column) for column in zip(*rows, strict=True)]
-    cells = [f"{mean:.4f} +- {sd:.4f}" for mean, sd in zip(means[:-1], spread[:-1], strict=True)]
-    return f"| mean | {name} | " + " | ".join(cells) + f" | {means[-1]:+.2f} +- {spread[-1]:.2f} % |"
-
-
-if __name__ == "__main__":
-    print(table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["rows"]))
+def main(examples: Mapping[str, Example]) -> None:
+    """The command line of a run.py: which of its examples, where it has several, and for which seeds."""
+    parser = argparse.ArgumentParser()
+    if len(examples) > 1:
+        parser.add_argument("name", choices=examples)
+    parser.add_argument("seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--speed", action="store_true", help="time the pruned model of seed 0, dense and sparse")
+    arguments = parser.parse_args()
+    example = examples[arguments.name] if len(examples) > 1 else next(iter(examples.values()))
+    print(f"{measure(example, arguments.seeds, speed=arguments.speed)}; next: python -m examples.pages")

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 
-from examples.arabic_diacritizer.run import CACHE, CHECKPOINT, SPEC
+from examples.arabic_diacritizer.run import CACHE, EXAMPLES
 from rnnprune.tasks.loader import load_task
 
 
 @torch.no_grad()
 def main() -> None:
-    task: Any = load_task(SPEC, CACHE)
+    example = EXAMPLES["arabic_diacritizer"]
+    task: Any = load_task(str(example.spec), CACHE)
     model = task.build_model().eval()
-    model.load_state_dict(torch.load(CHECKPOINT, map_location="cpu", weights_only=True))
+    model.load_state_dict(torch.load(example.checkpoint, map_location="cpu", weights_only=True))
     sentences = random.Random(1).sample([s for split in task.splits.values() for s in split], 500)
     sentences.sort(key=lambda sentence: len(sentence.labels))
     for label, size in (("alone", 1), ("padded", 25)):

@@ -1,6 +1,6 @@
 """The language of a word, from nothing: six Debian word lists, a bidirectional GRU over letters, 90 % of it pruned.
 
-python -m examples.classify.run         # or `... run 0` for one seed; docs/results/classify.md shows the figures
+python -m examples.classify.run         # docs/results/classify.md shows the figures
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from examples import packages, whole_path
+from examples import packages
+from examples.whole_path import Example, main
 
 CACHE = Path(".cache/classify")
 DATA = CACHE / "words.tsv"
@@ -27,10 +27,6 @@ LISTS = {
     "italian": ("witalian=1.10", "dc6eb1423726ce838332936db078406b646d0f3773701a5b1566a68495ddf076", "italian"),
     "spanish": ("wspanish=1.0.30", "a2b7504fb8c12deaf6c4e868f749a3d05a42caee348f0f5bb006238e925cde18", "spanish"),
 }
-SIZES = ["--level", "char", "--cell", "gru", "--hidden", "128", "--embedding", "32", "--threads", "1"]
-TRAIN = ["--epochs", "3", "--batch-size", "128", "--lr", "0.003"]
-RECIPE = ["--epochs", "3", "--batch-size", "128", "--lr", "0.003", "--control-lr", "0.0003", "--threads", "1"]
-SCHEDULE = ["--scope", "model", "--end", "0.4", "--frequency", "20"]
 
 
 def prepare() -> None:
@@ -49,13 +45,18 @@ def prepare() -> None:
             file.writelines(f"{word}\t{language}\n" for word in random.Random(0).sample(own, WORDS))
 
 
-def run(seed: int) -> dict[str, Any]:
-    checkpoint = str(CACHE / f"languages-{seed}.pt")
-    files = ["--data", str(DATA), "--out", checkpoint, "--overwrite"]
-    whole_path.rnnprune("train", "classify", *files, *SIZES, *TRAIN, "--seed", str(seed))
-    return whole_path.one_seed(seed, checkpoint, [*RECIPE, *SCHEDULE], CACHE / f"languages-{seed}-s90")
-
+EXAMPLES = {
+    "classify": Example(
+        name="classify",
+        checkpoint=".cache/classify/languages-{seed}.pt",
+        run=".cache/classify/languages-s90",
+        prepare=prepare,
+        train="classify --data .cache/classify/words.tsv --level char --cell gru --hidden 128 --embedding 32 "
+        "--threads 1 --epochs 3 --batch-size 128 --lr 0.003 --seed {seed}",
+        recipe="--epochs 3 --batch-size 128 --lr 0.003 --control-lr 0.0003 --threads 1 --scope model --end 0.4 "
+        "--frequency 20",
+    )
+}
 
 if __name__ == "__main__":
-    prepare()
-    whole_path.all_seeds(Path("docs/results/classify.json"), run)
+    main(EXAMPLES)

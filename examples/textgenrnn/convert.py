@@ -1,7 +1,4 @@
-"""Rewrite the fetched Keras weights as a PyTorch state dict. Needs h5py: pip install 'rnnprune[keras]'.
-
-Usage: python examples/textgenrnn/convert.py [FOLDER]      (default: .cache/textgenrnn; writes textgenrnn.pt there)
-"""
+"""Keras weights as a PyTorch state dict. Needs h5py: pip install 'rnnprune[keras]'."""
 
 from __future__ import annotations
 
@@ -46,7 +43,5 @@ def convert(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
     return state
 
 
-if __name__ == "__main__":
-    cache = Path(sys.argv[1] if len(sys.argv) > 1 else ".cache/textgenrnn")
-    torch.save(convert(read_arrays(cache / "textgenrnn_weights.hdf5")), cache / "textgenrnn.pt")
-    print(cache / "textgenrnn.pt")
+def convert_file(source: Path, target: Path) -> None:
+    torch.save(convert(read_arrays(source)), target)

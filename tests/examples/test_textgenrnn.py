@@ -1,4 +1,4 @@
-"""The example textgenrnn: a window is a window, Keras' arrays find their place, the page shows the raw figures."""
+"""The example textgenrnn: a window is a window, Keras' arrays find their place."""
 
 from __future__ import annotations
 
@@ -56,10 +56,3 @@ def test_the_arrays_of_keras_fill_the_model(example):
     }  # fmt: skip
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     example("textgen_task").TextGenRNN().load_state_dict(example("convert").convert(arrays))
-
-
-def test_the_page_shows_the_raw_figures(example):
-    run = example("run")
-    page = run.PAGE.read_text(encoding="utf-8")
-    assert run.rendered(page, run.RESULTS) == page, "run examples/textgenrnn/run.py render"
-    assert run.rendered(page.replace("| seed0 |", "| edited |"), run.RESULTS) == page

@@ -39,7 +39,7 @@ def score(metric: PairMetric, given: Sequence[str], references: References) -> d
     return {metric: 100 * edits / length, "SER": 100 * wrong / len(given)}
 
 
-def edit_distance(a: Sequence[str], b: Sequence[str]) -> int:
+def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     """Insertions, deletions and substitutions from a to b (Levenshtein), keeping one row of the table."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, start=1):

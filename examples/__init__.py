@@ -1,0 +1,1 @@
+"""What was done with rnnprune, from data to figures; run from the top of the repository."""
