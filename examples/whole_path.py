@@ -5,7 +5,8 @@
     python -m examples.pages                  # the tables of the pages, from all that lies in docs/results
 
 Run from the top of the repository. Every command is the one that a user would type; what it answered is kept beside
-what it made, and a command whose answer is kept is not run again. For another recipe remove the run folders first.
+what it made, and a command whose answer is kept is not run again. For another recipe remove the run folders first, for
+another dense model its checkpoint as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from examples import compare
+from rnnprune.formats.run_folder import sha256_of
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.subject import TaskChoice, find_task, open_subject
@@ -94,14 +96,16 @@ def train(example: Example, seed: int) -> dict[str, Any]:
 
 def one_seed(example: Example, seed: int) -> dict[str, Any]:
     """Fine-tune to 90 % beside a control, export, score the sparse file and hold its answers against the dense ones."""
-    run = Path(f"{example.run}-seed{seed}")
+    run, checkpoint = Path(f"{example.run}-seed{seed}"), example.checkpoint.format(seed=seed)
     recipe = ["--target", "0.9", *shlex.split(example.recipe), "--control"]
     settings = [*recipe, "--seed", str(seed), "--out", str(run)]
-    finetune = ["finetune", example.checkpoint.format(seed=seed), *example.task, *settings]
+    finetune = ["finetune", checkpoint, *example.task, *settings]
     told = kept(run, *finetune)
+    manifest = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))
+    if manifest["checkpoint"]["sha256"] != sha256_of(Path(checkpoint)):
+        sys.exit(f"{run} was pruned from another {checkpoint}; remove {run} and {run}.json, and run this again")
     file = kept(run / "export", "export", str(run), "--format", "csr")
     scored = kept(run / "evaluate", "evaluate", file["file"], *example.task, "--threads", "1")
-    manifest = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))
     figures = {label: splits["test"] for label, splits in manifest["figures"].items()} | {"file": scored["figures"]}
     return {
         "seed": seed,

@@ -146,6 +146,10 @@ def check(whole_path, example, *, speed=False):
     assert 0 < row["max_difference"] < 1e-3
     assert f"--seed 0 --out {example.run}-seed0" in row["command"]
     assert importlib.import_module("examples.pages").told(path).startswith("| figure | dense | control |")
+    with Path(example.checkpoint.format(seed=0)).open("ab") as file:
+        file.write(b"changed")
+    with pytest.raises(SystemExit, match="seed0 was pruned from another"):
+        whole_path.measure(example, [0])
     return raw
 
 
