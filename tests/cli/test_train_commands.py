@@ -1,4 +1,4 @@
-"""Every `train` command: the flags that all share, and the promise to go on."""
+"""Every `train` command: the flags that all share, the promise to go on, and bad items that stay left out."""
 
 from __future__ import annotations
 
@@ -95,3 +95,39 @@ def test_resume_never_and_precision_reach_the_training(
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights("ckpt.pt").values()), "layers compute in it only"
     told = rnnprune(*train, "--precision", "fp16", "--overwrite")
     assert (told.code, "fp16" in told.err) == (2, True)
+
+
+BAD_LINE = {
+    "seq2seq": ("pairs.tsv", "no tab\n"),
+    "ctc": ("tones.tsv", "clips/none.wav\tabc\n"),
+    "tag": ("data.tsv", "ab\tV\n"),
+    "classify": ("data.jsonl", "{}\n"),
+}
+
+
+@pytest.mark.usefixtures("data")
+@pytest.mark.parametrize("task", BAD_LINE)
+def test_bad_items_that_a_training_left_out_stay_left_out(rnnprune: Program, task: str) -> None:
+    name, line = BAD_LINE[task]
+    file = Path(name)
+    whole = file.read_text() + line
+    file.write_text(whole)
+    train = ("train", task, *DATA[task], *SMALL, "--skip-bad", "--out", "ckpt.pt", "--json")
+    dense = rnnprune(*train).json["metric"]["value"]
+    tuned = rnnprune("finetune", "ckpt.pt", "--steps", "10", "--json")
+    assert (tuned.json["metric"]["dense"], f"{name}: what cannot be used is left out, as" in tuned.err) == (dense, True)
+    for source in ("ckpt.pt", rnnprune("export", "--json").json["file"]):
+        remembered, listed = rnnprune("evaluate", source, "--json").json["notes"]
+        assert "--skip-bad" in remembered
+        assert "left out" in listed
+    assert len(rnnprune("evaluate", "ckpt.pt", "--skip-bad", "--json").json["notes"]) == 1, "asked for: not told"
+    Path("other" + file.suffix).write_text(whole + line)
+    told = rnnprune("evaluate", "ckpt.pt", "--data", "other" + file.suffix)
+    assert (told.code, "--skip-bad" in told.err) == (3, True), "of another file nobody said so"
+
+
+@pytest.mark.usefixtures("data")
+def test_the_flag_is_not_remembered_where_nothing_was_bad(rnnprune: Program) -> None:
+    rnnprune("train", "classify", *DATA["classify"], *SMALL, "--skip-bad", "--out", "ckpt.pt", "--json")
+    entry = torch.load("ckpt.pt", weights_only=True)["rnnprune"]
+    assert set(entry["data"]) == {"path", "sha256"}
