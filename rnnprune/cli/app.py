@@ -85,4 +85,4 @@ def options(
 
 
 # The commands register themselves with `app`.
-from rnnprune.cli import benching, inspecting, sweeping, tasks, train_ctc, train_seq2seq, train_tag, training
+from rnnprune.cli import benching, inspecting, sweeping, tasks, training, tuning

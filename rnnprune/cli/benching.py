@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
-
-import typer
+from functools import partial
+from typing import Annotated
 
 from rnnprune.cli import options as o
 from rnnprune.cli.app import app
 from rnnprune.cli.inspecting import Source
 from rnnprune.errors import UsageError
 
-WORK, ENGINES = "What is timed", "How"
-
-
-def _option(panel: str, name: str, help: str) -> Any:
-    return typer.Option(name, help=help, rich_help_panel=panel, show_envvar=False)
+_work, _engines = partial(o.option, "What is timed"), partial(o.option, "How")
 
 
 @app.command("bench", context_settings=o.SETTINGS)
@@ -24,26 +19,22 @@ def bench(
     source: Source = None,
     shapes: Annotated[
         str | None,
-        _option(WORK, "--shapes", "Random weights: ROWSxCOLS, KIND:INPUTxHIDDEN, paper. 1760x1760,lstm:512x1024"),
+        _work("--shapes", "Random weights: ROWSxCOLS, KIND:INPUTxHIDDEN, paper. 1760x1760,lstm:512x1024"),
     ] = None,
-    sparsity: Annotated[str | None, _option(WORK, "--sparsity", "Of --shapes: 0.9,0.95.")] = None,
-    block: Annotated[str | None, _option(WORK, "--block", "Of --shapes: zeros in blocks, 16x1.")] = None,
-    batch: Annotated[str, _option(WORK, "--batch", "Batch sizes: 1,16.")] = "1",
-    threads: Annotated[str | None, _option(WORK, "--threads", "Thread counts: 1,2.")] = None,
-    time_steps: Annotated[
-        int, _option(WORK, "--time-steps", "Time steps of a sequence; single steps are timed too.")
-    ] = 100,
-    memory: Annotated[bool, _option(WORK, "--memory", "Weights from memory, not from the caches.")] = False,
+    sparsity: Annotated[str | None, _work("--sparsity", "Of --shapes: 0.9,0.95.")] = None,
+    block: Annotated[str | None, _work("--block", "Of --shapes: zeros in blocks, 16x1.")] = None,
+    batch: Annotated[str, _work("--batch", "Batch sizes: 1,16.")] = "1",
+    threads: Annotated[str | None, _work("--threads", "Thread counts: 1,2.")] = None,
+    time_steps: Annotated[int, _work("--time-steps", "Time steps of a sequence; single steps are timed too.")] = 100,
+    memory: Annotated[bool, _work("--memory", "Weights from memory, not from the caches.")] = False,
     engines: Annotated[
-        str | None, _option(ENGINES, "--engines", "Only these: torch-csr,native,native:sell8,native:16x1:int8.")
+        str | None, _engines("--engines", "Only these: torch-csr,native,native:sell8,native:16x1:int8.")
     ] = None,
-    rounds: Annotated[int, _option(ENGINES, "--rounds", "Timed rounds; every engine runs in each.")] = 20,
-    break_even: Annotated[bool, _option(ENGINES, "--break-even", "Find where sparse starts to win.")] = False,
-    min_speedup: Annotated[
-        float | None, _option(ENGINES, "--min-speedup", "Exit 4 if sparse is below this anywhere.")
-    ] = None,
+    rounds: Annotated[int, _engines("--rounds", "Timed rounds; every engine runs in each.")] = 20,
+    break_even: Annotated[bool, _engines("--break-even", "Find where sparse starts to win.")] = False,
+    min_speedup: Annotated[float | None, _engines("--min-speedup", "Exit 4 if sparse is below this anywhere.")] = None,
     device: o.Device = "cpu",
-    plot: Annotated[bool, _option(o.OUTPUT, "--plot", "Bars in the terminal.")] = False,
+    plot: Annotated[bool, o.output("--plot", "Bars in the terminal.")] = False,
     json: o.Json = False,
     config: o.Config = None,
 ) -> None:

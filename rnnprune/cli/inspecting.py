@@ -9,6 +9,7 @@ import typer
 
 from rnnprune.cli import options as o
 from rnnprune.cli.app import app
+from rnnprune.cli.groups import TaskFlags, spread
 from rnnprune.formats.options import ExportFormat, Values
 from rnnprune.runtime.options import EngineName
 from rnnprune.tasks.options import Split
@@ -55,16 +56,11 @@ def report(source: Source = None, json: o.Json = False, config: o.Config = None)
 
 
 @app.command("evaluate", context_settings=o.SETTINGS)
+@spread
 def evaluate(
+    *,
     source: Source = None,
-    task: o.TaskSpec = None,
-    data: o.Data = None,
-    inputs: o.Inputs = None,
-    teacher: o.Teacher = None,
-    model: o.ModelFunction = None,
-    batch_size: o.BatchSize = None,
-    seq_len: o.SeqLen = None,
-    skip_bad: o.SkipBad = False,
+    subject: TaskFlags,
     split: Annotated[Split, typer.Option("--split", help="Which part of the data.")] = "test",
     device: o.Device = "cpu",
     threads: o.Threads = None,
@@ -77,15 +73,11 @@ def evaluate(
 ) -> None:
     """The task's metric of a run, a checkpoint or a sparse file."""
     from rnnprune.cli import render
-    from rnnprune.tasks.source import DataOptions
     from rnnprune.workflows import evaluate as workflow
     from rnnprune.workflows import machine
-    from rnnprune.workflows.subject import TaskChoice, Unlabelled
 
     machine.set_threads(threads)
-    options = DataOptions(data, batch_size, seq_len, skip_bad)
-    choice = TaskChoice(task, options, Unlabelled(inputs, teacher, model))
-    result = workflow.evaluate(source, choice, split, device, engine)
+    result = workflow.evaluate(source, subject.choice(), split, device, engine)
     render.tell_subject(source, result.path)
     render.tell_notes(result.notes)
     render.tell_layers(result.layers)

@@ -80,9 +80,9 @@ def console() -> Console:
     return Console(highlight=False, markup=False, width=width)  # a tensor's name is no markup
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def _table(*columns: str) -> Table:
     """The first column holds names; all others are figures."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column(columns[0], overflow="fold")
     for column in columns[1:]:
         table.add_column(column, justify="right")

@@ -55,20 +55,8 @@ def scatter(frontier: Frontier) -> str:
 
 def _table(frontier: Frontier) -> Table:
     table = Table()
-    columns = (
-        "",
-        "point",
-        "zeros",
-        "validation",
-        "loss",
-        "test",
-        "nonzeros",
-        "in file",
-        "of dense",
-        "latency",
-        "x dense",
-    )
-    for number, column in enumerate(columns):
+    figures = ("zeros", "validation", "loss", "test", "nonzeros", "in file", "of dense", "latency", "x dense")
+    for number, column in enumerate(("", "point", *figures)):
         table.add_column(column, justify="left" if number < 2 else "right", overflow="fold")
     for point in _everyone(frontier):
         latency = point.latency

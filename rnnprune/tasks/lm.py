@@ -193,12 +193,12 @@ class LmTask:
         options = options or DataOptions()
         stored = read_entry(metadata)
         spec = LmModelSpec.from_dict(stored.model)
-        path, notes = find_data(stored, options.data, "text")
-        text = corpus_text.read_text(path)
+        found = find_data(stored, options, "text")
+        text = corpus_text.read_text(found.path)
         splits = corpus_text.split_by_position(corpus_text.tokenize(text.content, spec.level))
         corpus = corpus_text.build_corpus(text, splits, spec.vocabulary)
         length = LENGTH if options.length is None else options.length
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), length=length, notes=notes)
+        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), length=length, notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rnnprune.errors import InputRefused, UsageError
 from rnnprune.tasks.spec import checked
 
 _METADATA_TYPES = {"task": str, "model": dict, "data": dict}
-_DATA_TYPES = {"path": str, "sha256": str}
+_DATA_TYPES = {"path": str, "sha256": str, "skip_bad": bool}
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,38 @@ class DataOptions:
 
 
 class Entry(NamedTuple):
-    """The `rnnprune` entry of a checkpoint, its outer keys checked."""
+    """The `rnnprune` entry of a checkpoint, its outer keys checked. skip_bad: the training left bad items out."""
 
     model: Any
     path: str
     sha256: str
+    skip_bad: bool
+
+
+class Found(NamedTuple):
+    """The file to read, whether what is bad in it is left out, and what a person should know about both."""
+
+    path: Path
+    skip_bad: bool
+    notes: tuple[str, ...]
 
 
 def read_entry(metadata: Mapping[str, object]) -> Entry:
     """Raises InputRefused for keys that are missing, unknown or of another type."""
     entry = checked(metadata, "rnnprune", _METADATA_TYPES)
-    data = checked(entry["data"], "rnnprune.data", _DATA_TYPES)
+    data = checked({"skip_bad": False, **entry["data"]}, "rnnprune.data", _DATA_TYPES)
     if re.fullmatch("[0-9a-f]{64}", data["sha256"]) is None:
         raise InputRefused("rnnprune.data.sha256: expected 64 hexadecimal digits; the checkpoint was edited")
-    return Entry(entry["model"], data["path"], data["sha256"])
+    return Entry(entry["model"], data["path"], data["sha256"], data["skip_bad"])
 
 
-def entry(task: str, model: dict[str, Any], path: str, sha256: str) -> dict[str, Any]:
-    """What `read_entry` reads: the whole of what a built-in task leaves in a checkpoint."""
-    return {"task": task, "model": model, "data": {"path": path, "sha256": sha256}}
+def entry(task: str, model: dict[str, Any], path: str, sha256: str, *, left_out: bool = False) -> dict[str, Any]:
+    """What `read_entry` reads: the whole of what a built-in task leaves in a checkpoint.
+
+    left_out: bad items were, so they will be in every later use of the same file, with no flag.
+    """
+    data = {"path": path, "sha256": sha256, **({"skip_bad": True} if left_out else {})}
+    return {"task": task, "model": model, "data": data}
 
 
 def sha256_of(path: Path) -> str:
@@ -76,22 +89,25 @@ def sha256_of(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); pass a readable file as --data") from error
 
 
-def find_data(stored: Entry, data: Path | None, unit: str) -> tuple[Path, tuple[str, ...]]:
-    """The file to use, and a note where it is not the one that the model was trained on.
+def find_data(stored: Entry, options: DataOptions, unit: str) -> Found:
+    """The file to use: the recorded one, whose bad items are left out if the training did so, or the one that is given.
 
-    unit: what the file is called in the note (`text`, `manifest`). Raises UsageError when the recorded file is gone or
+    unit: what the file is called in the notes (`text`, `manifest`). Raises UsageError when the recorded file is gone or
     has changed and no other was named.
     """
+    data = options.data
     if data is None and not Path(stored.path).is_file():
         raise UsageError(f"the model was trained on {stored.path}, which is not here; pass --data FILE")
     path = data or Path(stored.path)
     sha256 = sha256_of(path)
     if sha256 == stored.sha256:
-        return path, ()
+        note = f"{path}: what cannot be used is left out, as it was in training (--skip-bad)"
+        remembered = stored.skip_bad and not options.skip_bad
+        return Found(path, options.skip_bad or stored.skip_bad, (note,) if remembered else ())
     if data is None:
         raise UsageError(
             f"{path} is not the file that the model was trained on: sha256 {sha256}, expected {stored.sha256}; "
             f"pass --data {path} to use it as it is, or --data with the original file"
         )
     note = f"{data} is not the {unit} that the model was trained on (sha256 {sha256}, not {stored.sha256})"
-    return path, (f"{note}: its figures cannot be compared with earlier ones",)
+    return Found(path, options.skip_bad, (f"{note}: its figures cannot be compared with earlier ones",))

@@ -63,12 +63,9 @@ def test_bad_lines_end_the_command_or_are_listed(rnnprune: Callable[..., Any], f
     told = rnnprune(*train, "--skip-bad")
     assert told.code == 0
     assert "1 of 601 lines left out" in told.err
-    assert rnnprune("finetune", "ckpt.pt", "--steps", "2").code == 3
-    told = rnnprune("finetune", "ckpt.pt", "--steps", "20", "--skip-bad")
+    told = rnnprune("finetune", "ckpt.pt", "--steps", "20")
+    assert told.code == 0, "what the training left out stays left out"
     assert "1 of 601 lines left out" in told.err
-    told = rnnprune("evaluate", "ckpt.pt", "--skip-bad", "--json")
-    assert "1 of 601 lines left out" in told.err
-    assert "1 of 601 lines left out" in told.json["notes"][0]
 
 
 def test_what_the_levels_decide(rnnprune: Callable[..., Any], folder: Path) -> None:

@@ -303,6 +303,7 @@ HOSTILE = [
     ("data", "path", 3, r"rnnprune\.data\.path: expected str, found int"),
     ("data", "sha256", "0" * 63, r"rnnprune\.data\.sha256: expected 64 hexadecimal digits"),
     ("data", "url", "http://", r"rnnprune\.data: unknown 'url'"),
+    ("data", "skip_bad", 1, r"rnnprune\.data\.skip_bad: expected bool, found int"),
 ]
 
 

@@ -77,14 +77,15 @@ class CtcTask:
         options.refuse_length("ctc")
         stored = read_entry(metadata)
         spec = CtcModelSpec.from_dict(stored.model)
-        path, notes = find_data(stored, options.data, "manifest")
-        corpus, spec = read_corpus(path, spec, skip_bad=options.skip_bad)
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=notes)
+        found = find_data(stored, options, "manifest")
+        corpus, spec = read_corpus(found.path, spec, skip_bad=found.skip_bad)
+        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        return entry("ctc", self.spec.to_dict(), self.corpus.path, self.corpus.sha256)
+        corpus = self.corpus
+        return entry("ctc", self.spec.to_dict(), corpus.path, corpus.sha256, left_out=bool(corpus.notes))
 
     def build_model(self) -> CtcModel:
         """The untrained model, drawn from torch's global generator."""

@@ -83,14 +83,15 @@ class Seq2SeqTask:
         options.refuse_length("seq2seq")
         stored = read_entry(metadata)
         spec = Seq2SeqModelSpec.from_dict(stored.model)
-        path, notes = find_data(stored, options.data, "file of pairs")
-        corpus = read_corpus(path, skip_bad=options.skip_bad)
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=notes)
+        found = find_data(stored, options, "file of pairs")
+        corpus = read_corpus(found.path, skip_bad=found.skip_bad)
+        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        return entry("seq2seq", self.spec.to_dict(), self.corpus.path, self.corpus.sha256)
+        corpus = self.corpus
+        return entry("seq2seq", self.spec.to_dict(), corpus.path, corpus.sha256, left_out=bool(corpus.notes))
 
     def build_model(self) -> Seq2SeqModel:
         """The untrained model, drawn from torch's global generator."""

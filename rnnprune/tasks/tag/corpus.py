@@ -49,7 +49,7 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The splits as numbers, where they came from, and what a person should know about that."""
+    """The splits as numbers and where they came from. notes: what was left out."""
 
     path: str
     sha256: str

@@ -88,15 +88,16 @@ class SequenceTask(Generic[Spec]):
         options.refuse_length(cls.name)
         stored = read_entry(metadata)
         spec = cls.spec_type.from_dict(stored.model)
-        path, notes = find_data(stored, options.data, "data")
-        file = data.read_file(path, spec, per_step=cls.per_step)
-        corpus = data.build_corpus(file, spec, skip_bad=options.skip_bad)
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=notes)
+        found = find_data(stored, options, "data")
+        file = data.read_file(found.path, spec, per_step=cls.per_step)
+        corpus = data.build_corpus(file, spec, skip_bad=found.skip_bad)
+        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        return entry(self.name, self.spec.to_dict(), self.corpus.path, self.corpus.sha256)
+        corpus = self.corpus
+        return entry(self.name, self.spec.to_dict(), corpus.path, corpus.sha256, left_out=bool(corpus.notes))
 
     def build_model(self) -> SequenceModel:
         """The untrained model, drawn from torch's global generator; it scales features to the training split's."""

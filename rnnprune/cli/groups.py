@@ -1,0 +1,152 @@
+"""Flags that go together: one dataclass to a command, a flag for each of its fields to the shell."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from rnnprune.cli import options as o
+from rnnprune.pruning.options import Block, BlockNorm, Scope, Selection, Timing
+from rnnprune.training.options import Keeping, parse_save_every
+from rnnprune.training.recipe import Decay, Precision, Recipe
+
+if TYPE_CHECKING:
+    from rnnprune.workflows.subject import TaskChoice
+
+_RECIPE, _TIMING = Recipe(), Timing()
+Command = Callable[..., None]
+
+
+def spread(command: Command) -> Command:
+    """Give the shell, in the place of each parameter that is a dataclass, a flag for each of its fields.
+
+    The parameter's default, an instance, holds the defaults of its flags; without one they have the class's own.
+    """
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    flags = {parameter.name: _flags(parameter) for parameter in parameters}
+    groups: dict[str, Any] = {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{flag.name: given.pop(flag.name) for flag in flags[name]})
+        command(**given)
+
+    called.__signature__ = inspect.Signature([flag for each in flags.values() for flag in each])  # type: ignore[attr-defined]
+    return called
+
+
+def _flags(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    group = parameter.annotation
+    if not is_dataclass(group):
+        return [parameter]
+    defaults = group if parameter.default is parameter.empty else parameter.default
+    return [
+        inspect.Parameter(name, parameter.KEYWORD_ONLY, default=getattr(defaults, name), annotation=annotation)
+        for name, annotation in get_type_hints(group, include_extras=True).items()
+    ]
+
+
+@dataclass(frozen=True)
+class TaskFlags:
+    """Which task, on which data."""
+
+    task: Annotated[str | None, o.model("--task", "Your own task, my_task.py:make; or distill.")] = None
+    data: o.Data = None
+    inputs: Annotated[Path | None, o.model("--inputs", "distill: .npy, .npz or .safetensors.")] = None
+    teacher: Annotated[Path | None, o.model("--teacher", "distill: dense checkpoint, if not CHECKPOINT.")] = None
+    model: Annotated[str | None, o.model("--model", "distill: my_model.py:build.")] = None
+    batch_size: o.BatchSize = None
+    seq_len: o.SeqLen = None
+    skip_bad: o.SkipBad = False
+
+    def choice(self, *, distill: bool = False) -> TaskChoice:
+        """distill: --distill was given, so the teacher is not that of `--task distill`."""
+        from rnnprune.tasks.source import DataOptions
+        from rnnprune.workflows.subject import TaskChoice, Unlabelled
+
+        options = DataOptions(self.data, self.batch_size, self.seq_len, self.skip_bad)
+        return TaskChoice(self.task, options, Unlabelled(self.inputs, None if distill else self.teacher, self.model))
+
+
+@dataclass(frozen=True)
+class TimingFlags:
+    """When a schedule cuts."""
+
+    start: Annotated[float, o.pruning("--start", "First cut, as a share of all steps.")] = _TIMING.start
+    ramp: Annotated[float, o.pruning("--ramp", "Second slope of gradual, likewise.")] = _TIMING.ramp
+    end: Annotated[float, o.pruning("--end", "Last cut, likewise.")] = _TIMING.end
+    frequency: Annotated[int | None, o.pruning("--frequency", "Steps between cuts.", show_default="at most 100")] = None
+    slope_ratio: Annotated[float, o.pruning("--slope-ratio", "Of gradual's two slopes.")] = _TIMING.slope_ratio
+    revive: Annotated[bool, o.pruning("--revive", "gradual: let weights come back.")] = False
+
+    def build(self) -> Timing:
+        return Timing(**vars(self))
+
+
+@dataclass(frozen=True)
+class SelectionFlags:
+    """What is pruned, beside the blocks."""
+
+    block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max"
+    scope: Annotated[Scope, o.pruning("--scope", "What reaches the target together.")] = "tensor"
+    keep_diagonal: Annotated[bool, o.pruning("--keep-diagonal", "Never drop what feeds a unit back to itself.")] = False
+    include: Annotated[list[str] | None, o.pruning("--include", "Also prune these: 'decoder.*'.")] = None
+    exclude: Annotated[list[str] | None, o.pruning("--exclude", "Never prune these.")] = None
+
+    def build(self, block: Block) -> Selection:
+        include, exclude = tuple(self.include or ()), tuple(self.exclude or ())
+        return Selection(block, self.block_norm, self.scope, include, exclude, self.keep_diagonal)
+
+
+@dataclass(frozen=True)
+class TuningFlags:
+    """How a model that is there already is trained on."""
+
+    steps: o.Steps = None
+    epochs: o.Epochs = None
+    optimizer: o.Optimizer = "adam"
+    lr: o.LearningRate = _RECIPE.lr
+    decay: Annotated[Decay, o.training("--decay", "Of the learning rate, after a 2 % warm-up.")] = "cosine"
+    weight_decay: Annotated[float, o.training("--weight-decay", "Of the optimizer.")] = 0.0
+    clip_norm: Annotated[float, o.training("--clip-norm", "Largest gradient norm; 0: any.")] = _RECIPE.clip_norm
+
+    def recipe(self, seed: int, precision: Precision) -> Recipe:
+        return Recipe(**vars(self), seed=seed, precision=precision)
+
+
+@dataclass(frozen=True)
+class LearningFlags:
+    """How a new model is trained."""
+
+    steps: o.Steps = None
+    epochs: o.Epochs = None
+    optimizer: o.Optimizer = "adam"
+    lr: o.LearningRate = 2e-3
+    precision: o.PrecisionOf = "fp32"
+    seed: o.Seed = 0
+
+    def recipe(self) -> Recipe:
+        return Recipe(**vars(self))
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Where a training runs, how it is kept and how it is told."""
+
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint.")] = False
+    resume: o.ResumeOf = "auto"
+    save_every: o.SaveEveryOf = "10m"
+    device: o.Device = "cpu"
+    threads: o.Threads = None
+    json: o.Json = False
+    config: o.Config = None
+
+    def keeping(self) -> Keeping:
+        return Keeping(self.resume, parse_save_every(self.save_every))
