@@ -97,6 +97,17 @@ def _times(value, column, there, x, stride, B: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def _part(
+    values, columns, start, width, first, x, stride,
+    U: tl.constexpr, K: tl.constexpr, B: tl.constexpr, C: tl.constexpr, WORDS: tl.constexpr,
+):  # fmt: skip
+    """K entries of U rows from `first` on, times x with rows of B numbers, `stride` apart."""
+    value, column, there = _entries(values, columns, start, width, first, U, K, C, WORDS)
+    return _times(value, column, there, x, stride, B)
+
+
+@triton.jit
+@no_type_check
 def _nothing(U: tl.constexpr, K: tl.constexpr, B: tl.constexpr):
     if B == 1:
         return tl.zeros((U, K), tl.float32)
@@ -143,13 +154,15 @@ def product(
 
 @triton.jit
 @no_type_check
-def _place(counter, step, owned, hidden, tiles, U: tl.constexpr, B: tl.constexpr):
-    """This program's time step, its units [U], which are real [U, 1], and its elements [U, B] of [H, tiles B]."""
+def _place(counter, step, frames, owned, hidden, tiles, U: tl.constexpr, B: tl.constexpr):
+    """This program's time step, its units [U], which are real [U, 1], its elements [U, B] of a frame [H, tiles B], the
+    frame to read, and where in it this program's columns begin."""
     t = tl.load(counter).to(tl.int64) + step
     unit = tl.load(owned + tl.program_id(0) * U + tl.arange(0, U))
     b = tl.program_id(1) * B + tl.arange(0, B)
     mine = unit[:, None] * (tiles * B) + b[None, :]
-    return t, unit, (unit < hidden)[:, None], mine
+    before = frames + t * hidden * (tiles * B)
+    return t, unit, (unit < hidden)[:, None], mine, before, before + tl.program_id(1) * B
 
 
 @triton.jit
@@ -168,15 +181,12 @@ def rnn_step(
     U: tl.constexpr, K: tl.constexpr, B: tl.constexpr, C: tl.constexpr, WORDS: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     """h' = act(x + W_hh h); frames [T + 1, H, tiles B] hold h before and after each step."""
-    t, unit, real, mine = _place(counter, step, owned, hidden, tiles, U, B)
+    t, unit, real, mine, before, h = _place(counter, step, frames, owned, hidden, tiles, U, B)
     gate = _input(gates_x, 0, unit, hidden, stride, t, tiles, real, B)
-    before = frames + t * hidden * (tiles * B)
-    h = before + tl.program_id(1) * B
     start, width = _span(spans, tl.program_id(0), U, C)
     sums = _nothing(U, K, B)
     for first in range(0, tl.load(longest + tl.program_id(0)) * 8, K):
-        value, column, there = _entries(values, columns, start, width, first, U, K, C, WORDS)
-        sums += _times(value, column, there, h, tiles * B, B)
+        sums += _part(values, columns, start, width, first, h, tiles * B, U, K, B, C, WORDS)
     gate += _total(sums, B)
     new = tl.where(gate < 0, 0.0, gate) if RELU else _tanh(gate)  # NaN stays NaN
     tl.store(before + hidden * (tiles * B) + mine, new, mask=real)
@@ -189,25 +199,20 @@ def gru_step(
     U: tl.constexpr, K: tl.constexpr, B: tl.constexpr, C: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
     """r, z = sigmoid(x + W_hh h); n = tanh(x_n + r (W_hn h + b_hn)); h' = (1 - z) n + z h."""
-    t, unit, real, mine = _place(counter, step, owned, hidden, tiles, U, B)
+    t, unit, real, mine, before, h = _place(counter, step, frames, owned, hidden, tiles, U, B)
     x_r = _input(gates_x, 0, unit, hidden, stride, t, tiles, real, B)
     x_z = _input(gates_x, 1, unit, hidden, stride, t, tiles, real, B)
     x_n = _input(gates_x, 2, unit, hidden, stride, t, tiles, real, B)
     b_n = tl.load(bias_n + unit, mask=unit < hidden, other=0.0)[:, None]
-    before = frames + t * hidden * (tiles * B)
     old = tl.load(before + mine, mask=real, other=0.0)
-    h = before + tl.program_id(1) * B
     start_r, width_r = _span(spans, tl.program_id(0) * 3, U, C)
     start_z, width_z = _span(spans, tl.program_id(0) * 3 + 1, U, C)
     start_n, width_n = _span(spans, tl.program_id(0) * 3 + 2, U, C)
     r, z, n = _nothing(U, K, B), _nothing(U, K, B), _nothing(U, K, B)
     for first in range(0, tl.load(longest + tl.program_id(0)) * 8, K):
-        value_r, column_r, there_r = _entries(values, columns, start_r, width_r, first, U, K, C, WORDS)
-        value_z, column_z, there_z = _entries(values, columns, start_z, width_z, first, U, K, C, WORDS)
-        value_n, column_n, there_n = _entries(values, columns, start_n, width_n, first, U, K, C, WORDS)
-        r += _times(value_r, column_r, there_r, h, tiles * B, B)
-        z += _times(value_z, column_z, there_z, h, tiles * B, B)
-        n += _times(value_n, column_n, there_n, h, tiles * B, B)
+        r += _part(values, columns, start_r, width_r, first, h, tiles * B, U, K, B, C, WORDS)
+        z += _part(values, columns, start_z, width_z, first, h, tiles * B, U, K, B, C, WORDS)
+        n += _part(values, columns, start_n, width_n, first, h, tiles * B, U, K, B, C, WORDS)
     reset, update = _sigmoid(x_r + _total(r, B)), _sigmoid(x_z + _total(z, B))
     new = _tanh(x_n + reset * (_total(n, B) + b_n))
     tl.store(before + hidden * (tiles * B) + mine, (1.0 - update) * new + update * old, mask=real)
@@ -220,28 +225,22 @@ def lstm_step(
     U: tl.constexpr, K: tl.constexpr, B: tl.constexpr, C: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
     """c' = f c + i g; h' = o tanh(c'); cell [H, tiles B] holds c."""
-    t, unit, real, mine = _place(counter, step, owned, hidden, tiles, U, B)
+    t, unit, real, mine, before, h = _place(counter, step, frames, owned, hidden, tiles, U, B)
     x_i = _input(gates_x, 0, unit, hidden, stride, t, tiles, real, B)
     x_f = _input(gates_x, 1, unit, hidden, stride, t, tiles, real, B)
     x_g = _input(gates_x, 2, unit, hidden, stride, t, tiles, real, B)
     x_o = _input(gates_x, 3, unit, hidden, stride, t, tiles, real, B)
     old = tl.load(cell + mine, mask=real, other=0.0)
-    before = frames + t * hidden * (tiles * B)
-    h = before + tl.program_id(1) * B
     start_i, width_i = _span(spans, tl.program_id(0) * 4, U, C)
     start_f, width_f = _span(spans, tl.program_id(0) * 4 + 1, U, C)
     start_g, width_g = _span(spans, tl.program_id(0) * 4 + 2, U, C)
     start_o, width_o = _span(spans, tl.program_id(0) * 4 + 3, U, C)
     i, f, g, o = _nothing(U, K, B), _nothing(U, K, B), _nothing(U, K, B), _nothing(U, K, B)
     for first in range(0, tl.load(longest + tl.program_id(0)) * 8, K):
-        value_i, column_i, there_i = _entries(values, columns, start_i, width_i, first, U, K, C, WORDS)
-        value_f, column_f, there_f = _entries(values, columns, start_f, width_f, first, U, K, C, WORDS)
-        value_g, column_g, there_g = _entries(values, columns, start_g, width_g, first, U, K, C, WORDS)
-        value_o, column_o, there_o = _entries(values, columns, start_o, width_o, first, U, K, C, WORDS)
-        i += _times(value_i, column_i, there_i, h, tiles * B, B)
-        f += _times(value_f, column_f, there_f, h, tiles * B, B)
-        g += _times(value_g, column_g, there_g, h, tiles * B, B)
-        o += _times(value_o, column_o, there_o, h, tiles * B, B)
+        i += _part(values, columns, start_i, width_i, first, h, tiles * B, U, K, B, C, WORDS)
+        f += _part(values, columns, start_f, width_f, first, h, tiles * B, U, K, B, C, WORDS)
+        g += _part(values, columns, start_g, width_g, first, h, tiles * B, U, K, B, C, WORDS)
+        o += _part(values, columns, start_o, width_o, first, h, tiles * B, U, K, B, C, WORDS)
     enter, keep = _sigmoid(x_i + _total(i, B)), _sigmoid(x_f + _total(f, B))
     new = keep * old + enter * _tanh(x_g + _total(g, B))
     tl.store(cell + mine, new, mask=real)

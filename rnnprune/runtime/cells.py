@@ -60,7 +60,7 @@ class SparseCell(SparseTwin[Step]):
             nonlinearity=self.nonlinearity,
         )
         runner = make_runner(weights, self.choice.engine, self.threads, self.device)
-        return Step(runner, DirectCall([[runner]]) if isinstance(runner, NativeLayer) else None)
+        return Step(runner, DirectCall([[runner]], cell=True) if isinstance(runner, NativeLayer) else None)
 
     @property
     def layout(self) -> str:
@@ -70,8 +70,8 @@ class SparseCell(SparseTwin[Step]):
     def forward(self, input: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> Any:
         """The new state, in the shapes of the state given."""
         runner, direct = self.packed
-        if direct is not None and not self.training and (found := direct.step(input, hx)) is not None:
-            return found
+        if direct is not None and not self.training and (found := direct(input, hx)) is not None:
+            return found[1]
         self.check_input(input, self.input_size)
         if input.ndim not in (1, 2) or input.numel() == 0:
             raise UsageError(f"{self.name}: input has shape {list(input.shape)}, expected [B, I] or [I]")

@@ -2,14 +2,16 @@
 
 A step of an LSTM with 256 units is about 10 us of work and an operation of torch costs about 1 us, so this path makes
 the tensors it returns and nothing else: the parts of a stacked state and the halves of a wider output are reached by
-their addresses, which follow from shapes that have been checked.
+their addresses, which follow from shapes that have been checked. What the shapes decide is kept for the next call.
 
 T time, B batch, I input, O output (P with a projection, else H), H hidden, L layers, D directions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,104 +23,122 @@ from rnnprune.kernels.native_layer import NativeLayer
 if native.unavailable_reason() is None:
     from rnnprune.kernels import _native
 
+FLOAT = torch.float32
 FLOAT_BYTES = 4
+new = partial(torch.empty, dtype=FLOAT, device=torch.device("cpu"))  # torch's defaults may be others
+
+Span = tuple[int, int, int]  # a sequence: its length, floats to the next step, floats to the next batch entry
+# One direction of one layer: its handle; direction, T, B; x; the first byte of its half of y, that half; the first byte
+# of its part of h and the length of that; the same of c. A plain tuple, because named ones take long to unpack.
+Pass = tuple[object, tuple[int, int, int], Span, int, Span, int, int, int, int]
 
 
-class Sizes(NamedTuple):
-    """Of one call."""
+class Plan(NamedTuple):
+    """Calls of one shape: those of their tensors (`y`: of each layer's output), and their passes layer by layer."""
 
-    time: int
-    batch: int
-    batch_first: bool
-
-    def strides(self, features: int) -> tuple[int, int]:
-        """Floats from step to step and from sequence to sequence in a contiguous tensor."""
-        return (features, self.time * features) if self.batch_first else (self.batch * features, features)
+    x: tuple[int, ...]
+    y: tuple[int, ...]
+    h: tuple[int, ...]
+    c: tuple[int, ...]
+    layers: list[list[Pass]]
 
 
 class DirectCall:
-    """Runs whole calls whose tensors are plain: contiguous float32 on the CPU, no gradient, shapes that fit."""
+    """Runs whole calls whose tensors are plain: contiguous float32 on the CPU, no gradient, shapes that fit.
 
-    def __init__(self, layers: Sequence[Sequence[NativeLayer]], batch_first: bool = False) -> None:
-        first = layers[0][0]
-        self.layers, self.batch_first = layers, batch_first
-        self.input_size, self.output_size, self.hidden_size = first.input_size, first.output_size, first.hidden_size
-        self.is_lstm = first.weights.kind == "lstm"
-        self.directions, self.parts = len(layers[0]), sum(len(layer) for layer in layers)
-        self.threads = first.threads
-        self._handles: dict[int, list[list[object]]] = {}
+    x is [T, B, I] (or batch first) with states [L D, B, O or H]; of a cell [B, I] with states [B, H].
+    """
 
-    def sequence(self, x: Any, hx: Any) -> tuple[Tensor, Any] | None:
-        """Output and state for x [T, B, I] (or batch first); None for any other call, and then nothing was done."""
-        if type(x) is not Tensor or x.ndim != 3 or not _is_plain(x):
-            return None
-        outer, inner, features = x.shape
-        sizes = Sizes(inner, outer, True) if self.batch_first else Sizes(outer, inner, False)
+    def __init__(self, layers: Sequence[Sequence[NativeLayer]], batch_first: bool = False, cell: bool = False) -> None:
+        self.layers, self.batch_first, self.cell = layers, batch_first, cell
+        self.is_lstm, self.threads = layers[0][0].weights.kind == "lstm", layers[0][0].threads
+        self._plan = Plan((), (), (), (), [])  # of the last call
+
+    def __call__(self, x: Any, hx: Any) -> tuple[Tensor, Any] | None:
+        """Output and state, one tensor for a cell's h; None for any other call, and then nothing was done."""
+        last = self._plan  # read once: another thread may call with other shapes
+        plan = last if _is_plain(x, last.x) else self._planned(x)
         h, c = hx if self.is_lstm and type(hx) is tuple and len(hx) == 2 else (hx, None)
-        if features != self.input_size or not outer or not inner or not self._fits(h, c, (self.parts, sizes.batch)):
+        if plan is None or not self._is_state(h, c, plan):
             return None
-        h_n = torch.empty(self.parts, sizes.batch, self.output_size)
-        c_n = torch.empty(self.parts, sizes.batch, self.hidden_size) if self.is_lstm else None
-        handles = self._handles.get(sizes.batch) or self._prepare(sizes.batch)
-        done = 0
-        for layer in handles:
-            y = torch.empty(outer, inner, self.output_size * self.directions)
-            for handle in layer:
-                self._run(handle, sizes, (x, y), (h, c, h_n, c_n), done)
-                done += 1
+        if h is None:
+            h_n, c_n = new(*plan.h), new(*plan.c) if self.is_lstm else None
+        else:  # the same, in less time
+            h_n, c_n = torch.empty_like(h), None if c is None else torch.empty_like(c)
+        states = (_address(h), _address(c), h_n.data_ptr(), _address(c_n))
+        for layer in plan.layers:
+            y = h_n if self.cell else new(*plan.y)
+            self._run(layer, x.data_ptr(), y.data_ptr(), states)
             x = y
         return x, h_n if c_n is None else (h_n, c_n)
 
-    def step(self, x: Any, hx: Any) -> Any:
-        """The new state of a cell for x [B, I]; None for any other call, and then nothing was done."""
-        if type(x) is not Tensor or x.ndim != 2 or not _is_plain(x):
-            return None
-        batch, features = x.shape
-        h, c = hx if self.is_lstm and type(hx) is tuple and len(hx) == 2 else (hx, None)
-        if features != self.input_size or not batch or not self._fits(h, c, (batch,)):
-            return None
-        h_n = torch.empty(batch, self.output_size)
-        c_n = torch.empty(batch, self.hidden_size) if self.is_lstm else None
-        handles = self._handles.get(batch) or self._prepare(batch)
-        self._run(handles[0][0], Sizes(1, batch, False), (x, h_n), (h, c, h_n, c_n), 0)
-        return h_n if c_n is None else (h_n, c_n)
+    def _run(self, layer: list[Pass], x: int, y: int, states: tuple[int, int, int, int]) -> None:
+        """Everything by address; to C, a state at 0 is zeros, whatever its length."""
+        pool, (h, c, h_n, c_n) = native.pool(self.threads), states
+        for handle, (direction, time, batch), x_span, y_at, y_span, h_at, h_length, c_at, c_length in layer:
+            (x_length, x_step, x_batch), (y_length, y_step, y_batch) = x_span, y_span
+            _native.layer_run(
+                handle, pool, direction, time, batch,
+                x, x_length, x_step, x_batch, y + y_at, y_length, y_step, y_batch,
+                h and h + h_at, h_length, c and c + c_at, c_length,
+                h_n + h_at, h_length, c_n and c_n + c_at, c_length,
+            )  # fmt: skip
 
-    def _run(
-        self, handle: object, sizes: Sizes, frames: tuple[Tensor, Tensor], state: tuple[Any, ...], done: int
-    ) -> None:
-        """One direction of one layer, the one after `done` others."""
-        (time, batch, _), (x, y), (h, c, h_n, c_n) = sizes, frames, state
-        direction = done % self.directions
-        first, per_h, per_c = direction * self.output_size, batch * self.output_size, batch * self.hidden_size
-        _native.layer_run(
-            handle, native.pool(self.threads), direction, time, batch,
-            x.data_ptr(), x.numel(), *sizes.strides(x.shape[-1]),
-            y.data_ptr() + FLOAT_BYTES * first, y.numel() - first, *sizes.strides(y.shape[-1]),
-            *_part(h, per_h, done), *_part(c, per_c, done), *_part(h_n, per_h, done), *_part(c_n, per_c, done),
-        )  # fmt: skip
-
-    def _prepare(self, batch: int) -> list[list[object]]:
-        self._handles[batch] = [[layer.handle(batch) for layer in directions] for directions in self.layers]
-        return self._handles[batch]
-
-    def _fits(self, h: Any, c: Any, lead: tuple[int, ...]) -> bool:
+    def _is_state(self, h: Any, c: Any, plan: Plan) -> bool:
         if h is None:
             return c is None
-        if not _is_state(h, (*lead, self.output_size)):
-            return False
-        return _is_state(c, (*lead, self.hidden_size)) if self.is_lstm else True
+        return _is_plain(h, plan.h) and (not self.is_lstm or _is_plain(c, plan.c))
+
+    def _planned(self, x: Any) -> Plan | None:
+        """The plan for calls like this one, kept for the next; None for a call that is not plain."""
+        first = self.layers[0][0]
+        if type(x) is not Tensor or x.ndim != (2 if self.cell else 3) or x.shape[-1] != first.input_size:
+            return None
+        lead = tuple(x.shape[:-1])
+        if x.numel() == 0 or not _is_plain(x, (*lead, first.input_size)):
+            return None
+        batch = lead[0] if self.batch_first or self.cell else lead[1]
+        directions = len(self.layers[0])
+        ends = (batch,) if self.cell else (len(self.layers) * directions, batch)
+        self._plan = Plan(
+            x=(*lead, first.input_size),
+            y=(*lead, first.output_size * directions),
+            h=(*ends, first.output_size),
+            c=(*ends, first.hidden_size),
+            layers=[self._passes(number, math.prod(lead) // batch, batch) for number in range(len(self.layers))],
+        )
+        return self._plan
+
+    def _passes(self, number: int, time: int, batch: int) -> list[Pass]:
+        """Of the layer of this number."""
+        passes: list[Pass] = []
+        directions = len(self.layers[number])
+        for direction, layer in enumerate(self.layers[number]):
+            done, first = number * directions + direction, direction * layer.output_size
+            h, c = batch * layer.output_size, batch * layer.hidden_size
+            x, y = (self._span(time, batch, width) for width in (layer.input_size, directions * layer.output_size))
+            passes.append((
+                layer.handle(batch), (direction, time, batch), x, FLOAT_BYTES * first, (y[0] - first, y[1], y[2]),
+                FLOAT_BYTES * done * h, h, FLOAT_BYTES * done * c, c,
+            ))  # fmt: skip
+        return passes
+
+    def _span(self, time: int, batch: int, features: int) -> Span:
+        """Of a contiguous tensor."""
+        strides = (features, time * features) if self.batch_first else (batch * features, features)
+        return (time * batch * features, *strides)
 
 
-def _part(stacked: Tensor | None, length: int, done: int) -> tuple[int, int]:
-    """Address and length of one layer's part of a stacked state; nothing for None, which means zeros."""
-    return (0, 0) if stacked is None else (stacked.data_ptr() + FLOAT_BYTES * length * done, length)
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
-def _is_plain(x: Tensor) -> bool:
-    if x.requires_grad and torch.is_grad_enabled():
-        return False
-    return x.dtype is torch.float32 and x.is_cpu and x.is_contiguous()
-
-
-def _is_state(part: Any, shape: tuple[int, ...]) -> bool:
-    return type(part) is Tensor and part.shape == shape and _is_plain(part)
+def _is_plain(x: Any, shape: tuple[int, ...]) -> bool:
+    return (
+        type(x) is Tensor
+        and x.shape == shape
+        and x.dtype is FLOAT
+        and x.is_cpu
+        and x.is_contiguous()
+        and not (x.requires_grad and torch.is_grad_enabled())
+    )

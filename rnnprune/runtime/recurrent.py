@@ -76,7 +76,7 @@ class SparseRecurrent(SparseTwin[Stack]):
     def forward(self, input: Tensor | PackedSequence, hx: Hidden = None) -> tuple[Any, Any]:
         """Output and final state, as torch.nn.LSTM, GRU or RNN give them."""
         direct = self.packed.direct
-        if direct is not None and not self.training and (found := direct.sequence(input, hx)) is not None:
+        if direct is not None and not self.training and (found := direct(input, hx)) is not None:
             return found
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
