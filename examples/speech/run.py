@@ -98,7 +98,7 @@ EXAMPLES = {
         prepare=partial(prepare, language),
         train="ctc --cell lstm --hidden 192 --layers 2 --stride 3 --channels 16 --batch-size 8 --steps 2500 --lr 0.002 "
         f"--threads 1 --no-augment --data .cache/speech/{language}.tsv",
-        recipe="--scope model --frequency 20 --end 0.4 --batch-size 8 --steps 2000 --lr 0.002 --threads 1",
+        recipe="--scope model --frequency 20 --end 0.4 --batch-size 8 --steps 1500 --lr 0.002 --threads 1",
         requests=prompts,
     )
     for language in DIGITS

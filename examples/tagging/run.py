@@ -42,7 +42,7 @@ EXAMPLES = {
         prepare=prepare,
         train="tag --data .cache/tagging/brown.tsv --cell lstm --hidden 128 --embedding 64 --dropout 0.2 "
         "--batch-size 64 --steps 2000 --lr 0.004 --threads 1",
-        recipe="--scope model --frequency 50 --end 0.4 --batch-size 64 --steps 2000 --lr 0.004 --control-lr 0.0005 "
+        recipe="--scope model --frequency 50 --end 0.4 --batch-size 64 --steps 1500 --lr 0.004 --control-lr 0.0005 "
         "--threads 1",
     )
 }

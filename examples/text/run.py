@@ -105,7 +105,7 @@ EXAMPLES = {
         prepare=partial(prepare, "translation.tsv", translation),
         train="seq2seq --data .cache/text/translation.tsv --level piece --vocab 1000 --hidden 192 --embedding 128 "
         "--dropout 0.2 --steps 8000 --lr 0.002 --threads 1",
-        recipe="--scope model --frequency 50 --end 0.4 --steps 5000 --lr 0.002 --threads 1",
+        recipe="--scope model --frequency 50 --end 0.4 --steps 3500 --lr 0.002 --threads 1",
         requests=sentences,
     ),
     "g2p": Example(
@@ -125,7 +125,7 @@ EXAMPLES = {
         prepare=partial(prepare, "fortunes.txt", fortunes),
         train="lm --data .cache/text/fortunes.txt --cell lstm --hidden 256 --embedding 64 --steps 4000 --lr 0.002 "
         "--threads 1",
-        recipe="--scope model --frequency 50 --end 0.4 --steps 3000 --lr 0.002 --threads 1",
+        recipe="--scope model --frequency 50 --end 0.4 --steps 2500 --lr 0.002 --threads 1",
         requests=characters,
     ),
 }

@@ -35,7 +35,7 @@ EXAMPLES = {
         run=".cache/textgenrnn/textgenrnn-s90",
         spec="examples/textgenrnn/textgen_task.py:make",
         prepare=prepare,
-        recipe="--steps 5000 --lr 0.004 --control-lr 0.001 --end 0.4 --frequency 50 --scope model --threads 1",
+        recipe="--steps 4000 --lr 0.004 --control-lr 0.001 --end 0.4 --frequency 50 --scope model --threads 1",
     )
 }
 
