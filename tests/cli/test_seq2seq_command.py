@@ -23,7 +23,7 @@ def backwards(folder: Path) -> str:
     return "backwards.tsv"
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", [pytest.param("lstm", marks=pytest.mark.slow), "gru"])
 def test_from_pairs_to_a_sparse_file(rnnprune: Callable[..., Any], folder: Path, backwards: str, cell: str) -> None:
     sizes = ("--cell", cell, "--hidden", "16", "--embedding", "8", "--attention", "additive", "--steps", "15")
     trained = rnnprune("train", "seq2seq", "--data", backwards, "--out", "ckpt.pt", *sizes, "--json").json

@@ -35,7 +35,7 @@ class Model(NamedTuple):
 MODELS = [
     Model("lstm", "char", 2, "bpc", FIRST_LAYER | SECOND_LAYER),
     Model("gru", "word", 1, "perplexity", FIRST_LAYER),
-    Model("rnn", "char", 1, "bpc", FIRST_LAYER),
+    pytest.param(Model("rnn", "char", 1, "bpc", FIRST_LAYER), marks=pytest.mark.slow),
 ]
 
 

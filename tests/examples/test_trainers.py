@@ -45,6 +45,7 @@ def test_a_step_that_the_scaler_skips_does_not_count(example):
     assert zeros(model) == ZEROS
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # lightning's advice on loaders and loggers
 def test_lightning_ends_at_the_target_and_its_checkpoint_brings_the_masks_back(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # lightning writes its checkpoints here

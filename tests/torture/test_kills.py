@@ -110,6 +110,7 @@ def texts(run: Path) -> set[str]:
     return {(run / name).read_text().strip().replace('{\n  "made": "', "").replace('"\n}', "") for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_publication_that_is_killed_is_the_old_run_or_is_done_again(tmp_path: Path, overwrite: bool) -> None:
     seen = set()
