@@ -150,8 +150,8 @@ class Stream:
 
     def __init__(self, layer: NativeLayer, batch: int) -> None:
         self.layer, self.batch = layer, batch
-        self.h = torch.zeros(batch, layer.output_size)
-        self.c = torch.zeros(batch, layer.hidden_size) if layer.weights.kind == "lstm" else None
+        self.h = torch.zeros(batch, layer.output_size, dtype=torch.float32)
+        self.c = torch.zeros(batch, layer.hidden_size, dtype=torch.float32) if layer.weights.kind == "lstm" else None
         self._shape = (batch, layer.input_size)
         self._before = (layer.handle(batch), native.pool(layer.threads), 0, 1, batch)
         states = (*native.array(self.h), *native.array(self.c))
