@@ -32,11 +32,11 @@ _REMEDIES = {
 }
 
 
-def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes], *, told_as: Path | None = None) -> None:
     """Write `data` (bytes, or chunks made while writing) to `path`, whole or not at all.
 
-    Raises StorageError with the path, the reason and the remedy; whatever goes wrong, Ctrl-C included, the temporary
-    file is removed and an older file at `path` stays as it was.
+    Raises StorageError with the path (that of `told_as` where it is to be renamed), the reason and the remedy; whatever
+    goes wrong, Ctrl-C included, the temporary file is removed and an older file at `path` stays as it was.
     """
     prefix = f".{path.name[:128]}."
     temporary = path.with_name(f"{prefix}{secrets.token_hex(8)}.tmp")
@@ -52,7 +52,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another place")
-        raise StorageError(f"{path} cannot be written: {error.strerror or error}; {remedy}") from error
+        raise StorageError(f"{told_as or path} cannot be written: {error.strerror or error}; {remedy}") from error
 
 
 def remove_strays(folder: Path, prefix: str = ".") -> None:

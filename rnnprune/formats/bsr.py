@@ -6,18 +6,30 @@ block]: dense block rows, sparse block columns, dense blocks. docs/format.md is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from rnnprune.errors import UsageError
-from rnnprune.kernels.bsr import Block, Bsr, block_counts, bsr_from_dense, bsr_int8, bsr_nbytes, bsr_problem
-from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes, nonzero_count
+from rnnprune.formats.container import Array
+from rnnprune.formats.layout import PARTS, Arrays, Layout, described, pointers_of
+from rnnprune.formats.lazy import LazyTensor, lazy
+from rnnprune.kernels.bsr import (
+    Block,
+    Bsr,
+    block_counts,
+    bsr_from_dense,
+    bsr_int8,
+    bsr_nbytes,
+    bsr_problem,
+    bsr_to_dense,
+)
+from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes, index_dtype, nonzero_count
 
-PARTS = ("pointers_to_1", "indices_1", "values")
 SCALES = "scales"
 FORMAT: Mapping[str, Any] = {
     "format": "custom",
@@ -37,45 +49,106 @@ BLOCKS: tuple[Block, ...] = ((8, 4), (16, 1), (4, 4), (8, 1))  # those of the na
 
 
 def bsr_or_none(tensor: Shaped[Tensor, " ..."], block: Block | None = None, *, int8: bool = False) -> Bsr | None:
-    """A float matrix in blocks where those take fewer bytes than CSR and dense do, else None.
-
-    block: None for the largest of BLOCKS that stores no zero. int8: values of one byte, only where blocks pay without
-    it: a matrix that nobody pruned keeps its dtype.
-    """
-    if tensor.ndim != 2 or tensor.dtype not in VALUE_DTYPES or not tensor.isfinite().all():
+    """What `bsr_layout` would store, of a tensor in memory; None where that is nothing."""
+    layout = bsr_layout(lazy(tensor), block, int8=int8)
+    if layout is None or layout.block is None:
         return None
-    block = block or full_block(tensor)
-    if block is None or _is_indivisible(tensor, block):
-        return None
-    shape, itemsize = (tensor.shape[0], tensor.shape[1]), tensor.element_size()
-    blocks = nonzero_count(block_counts(tensor, block))
-    kept = bsr_nbytes(shape, blocks, block, itemsize, scaled=False)
-    stored = bsr_nbytes(shape, blocks, block, 1, scaled=True) if int8 else kept
-    if kept >= tensor.numel() * itemsize or stored >= csr_nbytes(shape, nonzero_count(tensor), itemsize):
-        return None
-    return bsr_int8(_float32(tensor), block) if int8 else bsr_from_dense(tensor, block)
+    return bsr_int8(tensor.to(torch.float32), layout.block) if int8 else bsr_from_dense(tensor, layout.block)
 
 
 def full_block(weight: Shaped[Tensor, "rows cols"]) -> Block | None:
     """The largest of BLOCKS of which the matrix has only full ones and empty ones; None where there is no such."""
-    for block in BLOCKS:
-        if not _is_indivisible(weight, block):
-            counts = block_counts(weight, block)
-            if counts.any() and bool(((counts == 0) | (counts == block[0] * block[1])).all()):
-                return block
-    return None
+    return _survey(lazy(weight), BLOCKS).full
 
 
-def stored_parts(bsr: Bsr) -> dict[str, Tensor]:
-    """Name of the part -> array, in the order in which the file lists their dtypes."""
-    parts = dict(zip(PARTS, (bsr.block_crow_indices, bsr.block_col_indices, bsr.values), strict=True))
-    return parts if bsr.scales is None else parts | {SCALES: bsr.scales}
+def bsr_layout(tensor: LazyTensor, block: Block | None = None, *, int8: bool = False) -> Layout | None:
+    """A finite float matrix in blocks where those take fewer bytes than CSR and dense do, else None.
+
+    block: None for the largest of BLOCKS that stores no zero. int8: values of one byte, only where blocks pay without
+    it: a matrix that nobody pruned keeps its dtype. UsageError where a weight is beyond float32, that of the scales.
+    """
+    if len(tensor.shape) != 2 or tensor.dtype not in VALUE_DTYPES:
+        return None
+    found = _survey(tensor, BLOCKS if block is None else (block,))
+    block = block or found.full
+    if not found.is_finite or block is None or block not in found.counts:
+        return None
+    shape, itemsize = (tensor.shape[0], tensor.shape[1]), tensor.dtype.itemsize
+    counts = torch.cat([torch.zeros(0, dtype=torch.int64), *found.counts[block]])
+    kept = bsr_nbytes(shape, int(counts.sum()), block, itemsize, scaled=False)
+    stored = bsr_nbytes(shape, int(counts.sum()), block, 1, scaled=True) if int8 else kept
+    if kept >= tensor.nbytes or stored >= csr_nbytes(shape, found.nnz, itemsize):
+        return None
+    if int8:
+        counts = torch.cat([bsr.block_crow_indices.long().diff() for bsr in _slabs(tensor, block, int8=True)])
+    return _layout(tensor, block, pointers_of([counts]), int8=int8)
 
 
-def shape_described(bsr: Bsr) -> list[int]:
-    """[block rows, block columns, rows and columns of a block]."""
+def rounded_to_int8(tensor: LazyTensor) -> LazyTensor:
+    """A matrix in float32 as its int8 values and their scales give it back; the block makes no difference to that."""
+
+    def rounded(part: Tensor) -> Tensor:
+        return bsr_to_dense(bsr_int8(_float32(part), (1, part.shape[1])))
+
+    return LazyTensor(
+        tensor.shape, torch.float32, lambda: rounded(tensor.whole()), lambda rows: map(rounded, tensor.parts(rows))
+    )
+
+
+class _Survey(NamedTuple):
+    """counts: block -> in each block row, how many blocks hold a nonzero, told slab by slab; full: see `full_block`."""
+
+    nnz: int
+    is_finite: bool
+    counts: dict[Block, list[Tensor]]
+    full: Block | None
+
+
+def _survey(tensor: LazyTensor, blocks: tuple[Block, ...]) -> _Survey:
+    rows, cols = tensor.shape
+    counts: dict[Block, list[Tensor]] = {block: [] for block in blocks if rows % block[0] == cols % block[1] == 0}
+    holed: set[Block] = set()
+    nnz, is_finite = 0, True
+    for slab in tensor.slabs(math.lcm(*(block[0] for block in counts))):
+        nnz += nonzero_count(slab)
+        is_finite = is_finite and bool(slab.isfinite().all())
+        for block, told in counts.items():
+            in_blocks = block_counts(slab, block)
+            told.append((in_blocks != 0).sum(1))
+            if not ((in_blocks == 0) | (in_blocks == math.prod(block))).all():
+                holed.add(block)
+    full = next((block for block in counts if block not in holed and nnz), None)
+    return _Survey(nnz, is_finite, counts, full)
+
+
+def _slabs(tensor: LazyTensor, block: Block, *, int8: bool) -> Iterator[Bsr]:
+    for slab in tensor.slabs(block[0]):
+        yield bsr_int8(_float32(slab), block) if int8 else bsr_from_dense(slab, block)
+
+
+def _layout(tensor: LazyTensor, block: Block, pointers: Tensor, *, int8: bool) -> Layout:
+    (rows, cols), (high, wide), stored = tensor.shape, block, int(pointers[-1])
+
+    def chunks(part: Callable[[Bsr], Tensor]) -> Callable[[], Iterator[Tensor]]:
+        return lambda: map(part, _slabs(tensor, block, int8=int8))
+
+    arrays: Arrays = {
+        "pointers_to_1": pointers,
+        "indices_1": Array(index_dtype(cols // wide), (stored,), chunks(lambda bsr: bsr.block_col_indices)),
+        "values": Array(torch.int8 if int8 else tensor.dtype, (stored, high, wide), chunks(lambda bsr: bsr.values)),
+    }
+    if int8:
+        scales = torch.cat([bsr.scales for bsr in _slabs(tensor, block, int8=True) if bsr.scales is not None])
+        arrays[SCALES] = scales
+    return Layout(arrays, described(arrays, [rows // high, cols // wide, high, wide], FORMAT), block)
+
+
+def layout_of_bsr(bsr: Bsr) -> Layout:
+    """Of one in memory."""
+    arrays: Arrays = dict(zip(PARTS, (bsr.block_crow_indices, bsr.block_col_indices, bsr.values), strict=True))
+    arrays |= {} if bsr.scales is None else {SCALES: bsr.scales}
     (rows, cols), (high, wide) = bsr.shape, bsr.block
-    return [rows // high, cols // wide, high, wide]
+    return Layout(arrays, described(arrays, [rows // high, cols // wide, high, wide], FORMAT), bsr.block)
 
 
 def part_names(descriptor: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,10 +167,6 @@ def bsr_of_parts(shape: object, parts: Mapping[str, Tensor]) -> Bsr | str:
     rows, cols = shape[0] * shape[2], shape[1] * shape[3]
     problem = bsr_problem(crow_indices, col_indices, values, parts.get(SCALES), (rows, cols))
     return problem or Bsr(crow_indices, col_indices, values, (rows, cols), parts.get(SCALES))
-
-
-def _is_indivisible(weight: Tensor, block: Block) -> bool:
-    return bool(weight.shape[0] % block[0] or weight.shape[1] % block[1])
 
 
 def _float32(tensor: Tensor) -> Tensor:

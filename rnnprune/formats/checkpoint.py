@@ -9,12 +9,14 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rnnprune.architecture import Shape
 from rnnprune.errors import InputRefused
 from rnnprune.formats.container import (
     check_aliases,
@@ -34,10 +36,11 @@ from rnnprune.formats.kinds import (
     storage_sizes,
     unknown_protocol,
 )
+from rnnprune.formats.lazy import LazyTensor, MappedFile, lazy
 from rnnprune.formats.normalise import OWN_KEY, clean_names, find_tensors, split_ties
 from rnnprune.formats.npz import read_npz
 from rnnprune.formats.plain import nbytes, plain_tensors
-from rnnprune.formats.sparse import densify, is_sparse_file, read_sparse
+from rnnprune.formats.sparse import is_sparse_file, lazily_dense, read_sparse
 
 FREE_METADATA = 2**20
 
@@ -46,7 +49,7 @@ FREE_METADATA = 2**20
 class Checkpoint:
     """What a checkpoint holds, under torch's own names.
 
-    tensors: canonical names only, contiguous, on the CPU, in the dtype of the file; file-backed where the kind allows.
+    stored: canonical names only, in the dtype of the file, to be read slab by slab.
     aliases: further names of tied tensors -> their name in `tensors`.
     metadata: the plain dict that rnnprune left in its own checkpoints, {} in anyone else's.
     notes: what was normalised, one sentence each.
@@ -54,10 +57,21 @@ class Checkpoint:
 
     path: Path
     kind: Kind
-    tensors: dict[str, Tensor]
+    stored: dict[str, LazyTensor]
     aliases: dict[str, str]
     metadata: dict[str, Any]
     notes: tuple[str, ...]
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them, contiguous, on the CPU; file-backed where the kind allows."""
+        return {name: tensor.whole() for name, tensor in self.stored.items()}
+
+    @property
+    def shapes(self) -> dict[str, Shape]:
+        """Name -> shape of every tensor, tied ones under each of their names."""
+        shapes = {name: tensor.shape for name, tensor in self.stored.items()}
+        return shapes | {alias: shapes[name] for alias, name in self.aliases.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors under every one of their names, as `load_state_dict(strict=True)` wants them."""
@@ -80,22 +94,30 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Accepted: safetensors (our sparse files too, made dense), torch zip, legacy torch pickle, numpy .npz. Raises
     UsageError when there is no such file.
     """
+    found = open_checkpoint(path)
+    _ = found.tensors  # now, so that a damaged member is refused here
+    return found
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The same with its tensors unread; those of an .npz may be refused when they are read."""
     kind = detect_kind(path)
     try:
         content = _read(path, kind)
         found = find_tensors(content.tree)
         sizes = storage_sizes(path) if kind == "torch zip" else None
-        plain = plain_tensors(found.tensors, content.held_bytes, sizes)
+        tensors = [tensor for tensor in found.tensors.values() if isinstance(tensor, Tensor)]
+        plain = plain_tensors(found.tensors, MappedFile(path, tensors), content.held_bytes, sizes)
         cleaned = clean_names(plain)
     except Refused as refused:
         raise refusal(path, refused.found, refused.remedy) from refused
     except RecursionError as error:
         raise refusal(path, "mappings nested thousands deep", "save a flat state dict") from error
-    tensors, aliases = split_ties(cleaned.tensors)
-    if not tensors:
+    stored, aliases = split_ties({name: lazy(item) for name, item in cleaned.tensors.items()})
+    if not stored:
         raise refusal(path, "no named tensors in it", "save the model's `state_dict()`")
     notes = (*content.notes, *found.notes, *cleaned.notes)
-    return Checkpoint(path, kind, tensors, aliases, content.metadata, notes)
+    return Checkpoint(path, kind, stored, aliases, content.metadata, notes)
 
 
 def _read(path: Path, kind: Kind) -> _Content:
@@ -128,7 +150,7 @@ def _read_safetensors(path: Path) -> _Content:
     if is_sparse_file(path):
         sparse = read_sparse(path)
         note = "This is a sparse file; its matrices were made dense again."
-        dense = densify(sparse)
+        dense = lazily_dense(sparse)
         held_bytes = sum(nbytes(dense[name]) for name in sparse.tensors)
         return _Content(dense, sparse.metadata, [note], held_bytes)
     arrays, header = read_container(path)

@@ -11,9 +11,10 @@ Writing is done here, because the library orders the metadata at random, and the
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,13 +22,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from rnnprune.architecture import Shape
 from rnnprune.errors import InputRefused, UsageError, printable
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.kinds import MAX_NAME, refusal, too_many_names
+from rnnprune.formats.lazy import Item, lazy
 
 T = TypeVar("T")
 
 DEEPEST_JSON = 100
+NUMBERS = (int, float, type(None))
 HEADER_KEY = "__metadata__"
 
 NAME_OF_DTYPE: Mapping[torch.dtype, str] = {
@@ -58,6 +62,20 @@ class Container(NamedTuple):
 
     arrays: dict[str, Tensor]
     metadata: dict[str, str]
+
+
+class Array(NamedTuple):
+    """What is to be written: its elements come in chunks, one after the other in row-major order."""
+
+    dtype: torch.dtype
+    shape: Shape
+    chunks: Callable[[], Iterator[Tensor]]
+
+
+def array_of(item: Item) -> Array:
+    """A tensor, in memory or not, as what is to be written."""
+    tensor = lazy(item)
+    return Array(tensor.dtype, tensor.shape, tensor.slabs)
 
 
 def read_container(path: Path) -> Container:
@@ -139,15 +157,19 @@ def plain_data_problem(value: object, limit: int | None = None) -> str | None:
     size, waiting = 0, [(value, 0)]
     while waiting:
         node, depth = waiting.pop()
-        size += 8 + (len(node) if isinstance(node, str | Mapping | list | tuple) else 0)
+        size += 8
+        below: Iterable[object] = ()
+        if isinstance(node, str):
+            size += len(node)
+        elif isinstance(node, list | tuple):
+            size, below = size + len(node), node
+        elif not isinstance(node, NUMBERS) and isinstance(node, Mapping):  # ABCs are slow to ask
+            size, below = size + len(node), itertools.chain.from_iterable(node.items())
         if depth > DEEPEST_JSON:
             return f"nested more than {DEEPEST_JSON} deep"
         if limit is not None and size > limit:
             return f"more than {limit} characters once written out"
-        if isinstance(node, Mapping):
-            waiting += [(each, depth + 1) for pair in node.items() for each in pair]
-        elif isinstance(node, list | tuple):
-            waiting += [(each, depth + 1) for each in node]
+        waiting += [(each, depth + 1) for each in below]
     return None
 
 
@@ -170,15 +192,18 @@ def in_order(tensors: Mapping[str, T], order: object) -> dict[str, T]:
     return {name: tensors[name] for name in (*told, *tensors)}
 
 
-def write_container(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; the same input gives the same bytes."""
+def write_container(
+    path: Path, arrays: Mapping[str, Item | Array], metadata: Mapping[str, str], *, told_as: Path | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all; same input, same bytes. told_as: see `write_atomic`."""
     for name, array in arrays.items():
         if problem := _name_problem(name):
             raise UsageError(f"{printable(name)}: {problem}, and has no place in a safetensors file; rename the tensor")
-        if array.dtype not in NAME_OF_DTYPE or array.layout != torch.strided:
-            found = f"{printable(name)}: {array.dtype}, {array.layout}"
+        layout = array.layout if isinstance(array, Tensor) else torch.strided
+        if array.dtype not in NAME_OF_DTYPE or layout != torch.strided:
+            found = f"{printable(name)}: {array.dtype}, {layout}"
             raise UsageError(f"{found} has no place in a safetensors file; convert it first")
-    write_atomic(path, container_chunks(arrays, metadata))
+    write_atomic(path, container_chunks(arrays, metadata), told_as=told_as)
 
 
 def _name_problem(name: str) -> str | None:
@@ -193,11 +218,16 @@ def _name_problem(name: str) -> str | None:
 
 
 def write_dense(
-    path: Path, tensors: Mapping[str, Tensor], aliases: Mapping[str, str], metadata: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, Item],
+    aliases: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    *,
+    told_as: Path | None = None,
 ) -> None:
     """A dense checkpoint that `read_checkpoint` reads back: tensors, aliases of tied ones, our plain metadata."""
     described = dump_json({**metadata, "aliases": dict(aliases), "order": list(tensors)})
-    write_container(path, tensors, {"format": "pt", "rnnprune": described})
+    write_container(path, tensors, {"format": "pt", "rnnprune": described}, told_as=told_as)
 
 
 def dump_json(value: object) -> str:
@@ -205,20 +235,21 @@ def dump_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def container_chunks(arrays: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[bytes]:
-    """The bytes of a safetensors file, header first, then one tensor at a time."""
-    names = sorted(arrays, key=lambda name: (-arrays[name].element_size(), name))
+def container_chunks(items: Mapping[str, Item | Array], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """The bytes of a safetensors file, header first, then one slab of a tensor at a time."""
+    arrays = {name: item if isinstance(item, Array) else array_of(item) for name, item in items.items()}
+    names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, Any] = {HEADER_KEY: dict(metadata)}
     end = 0
     for name in names:
         array = arrays[name]
-        begin, end = end, end + math.prod(array.shape) * array.element_size()
+        begin, end = end, end + math.prod(array.shape) * array.dtype.itemsize
         header[name] = {"dtype": NAME_OF_DTYPE[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     text = dump_json(header).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        yield tensor_bytes(arrays[name])
+        yield from map(tensor_bytes, arrays[name].chunks())
 
 
 def tensor_bytes(array: Tensor) -> bytes:

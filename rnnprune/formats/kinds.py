@@ -5,6 +5,7 @@ Nothing is unpickled or imported here. Every refusal says what was found, why it
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import zipfile
@@ -19,6 +20,8 @@ Kind = Literal["torch zip", "legacy pickle", "safetensors", "npz"]
 HEAD_BYTES = 512
 PICKLE_SCAN_BYTES = 2**18
 MAX_NAME = 1000  # characters of one tensor's name
+MAX_DIRECTORY = 2**23  # bytes of a zip's directory, some 100,000 members
+MAX_PICKLE = 2**26  # bytes of the pickle in a torch zip, which is read instruction by instruction
 MAX_NAMES = 20_000  # names in one file, aliases too; a large recurrent model has a few thousand
 LONGEST_REASON = 2000
 LEGACY_TORCH_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # pickled LONG1 0x1950a86a20f9469cfc6c, then STOP
@@ -157,10 +160,23 @@ def _head(path: Path) -> bytes:
     return head
 
 
+class _Directory(io.FileIO):
+    """A zip of which only the directory is read, and that only where it is no larger than it may be."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """So many bytes, or Refused."""
+        if size is not None and size > MAX_DIRECTORY:
+            found = f"a zip whose directory takes {size} bytes, the limit is {MAX_DIRECTORY}"
+            raise Refused(found, "save one model alone")
+        return super().read(size)
+
+
 def _kind_of_zip(path: Path) -> Kind:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _Directory(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+    except Refused as refused:
+        raise refusal(path, refused.found, refused.remedy) from refused
     except Exception as error:  # a hostile directory can break zipfile in more ways than BadZipFile
         raise refusal(path, f"a truncated or damaged zip ({error})", COPY_AGAIN) from error
     names = [member.filename for member in members]
@@ -180,6 +196,10 @@ def _kind_of_zip(path: Path) -> Kind:
             "a torch checkpoint whose members are compressed or encrypted, which torch never writes",
             "save it again with `torch.save`",
         )
+    pickled = max(member.file_size for member in members if member.filename.endswith("/data.pkl"))
+    if pickled > MAX_PICKLE:
+        found = f"a torch checkpoint whose pickle takes {pickled} bytes, the limit is {MAX_PICKLE}"
+        raise refusal(path, found, "save the `state_dict()` alone")
     return "torch zip"
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import Any, NamedTuple, TypeVar
 
 from rnnprune.architecture import parse_recurrent_name
 from rnnprune.errors import printable
 from rnnprune.formats.kinds import MAX_NAME, Refused, shortened, too_many_names
+from rnnprune.formats.lazy import Item, lazy, masked
 from rnnprune.formats.plain import FREE_BYTES, nbytes
+
+T = TypeVar("T")
 
 WELL_KNOWN_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 OWN_KEY = "rnnprune"
@@ -26,7 +27,7 @@ _TRAINING_STATE = re.compile(r"optim|scheduler|scaler$", re.IGNORECASE)
 class Named(NamedTuple):
     """Tensors by name, and what was done to get there."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Item]
     notes: list[str]
 
 
@@ -40,7 +41,7 @@ def find_tensors(root: Mapping[Any, Any]) -> Named:
         if id(node) in seen:
             raise Refused(f"`{printable(path)}` contains itself", "save the model's `state_dict()`")
         seen.add(id(node))
-        direct = [key for key, value in node.items() if isinstance(key, str) and isinstance(value, Tensor)]
+        direct = [key for key, value in node.items() if isinstance(key, str) and isinstance(value, Item)]
         branches = _branches(node, holds)
         chosen = next((key for key in WELL_KNOWN_KEYS if key in branches), None)
         if chosen is None and not direct and len(branches) == 1:
@@ -51,7 +52,7 @@ def find_tensors(root: Mapping[Any, Any]) -> Named:
         if others := [*direct, *(key for key in branches if key != chosen)]:
             notes.append(f"The tensors of `{path}` were taken; left out beside it: {shortened(others)}.")
         node = branches[chosen]
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Item] = {}
     _flatten(node, "", tensors, set())
     if refused := too_many_names(len(tensors)):
         raise refused
@@ -67,7 +68,7 @@ class _Holds:
     def __call__(self, node: Mapping[Any, Any]) -> bool:
         if id(node) not in self._known:
             self._known[id(node)] = False  # a circle back to here adds nothing
-            direct = any(isinstance(key, str) and isinstance(value, Tensor) for key, value in node.items())
+            direct = any(isinstance(key, str) and isinstance(value, Item) for key, value in node.items())
             self._known[id(node)] = direct or bool(_branches(node, self))
         return self._known[id(node)]
 
@@ -85,7 +86,7 @@ def _branches(node: Mapping[Any, Any], holds: _Holds) -> dict[str, Mapping[Any, 
     }
 
 
-def _flatten(node: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], seen: set[int]) -> None:
+def _flatten(node: Mapping[Any, Any], prefix: str, into: dict[str, Item], seen: set[int]) -> None:
     """Each mapping once, so that branches shared a thousand times over cannot multiply."""
     if id(node) in seen:
         return
@@ -93,13 +94,13 @@ def _flatten(node: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], seen
     for key, value in node.items():
         if not isinstance(key, str):
             continue
-        if isinstance(value, Tensor):
+        if isinstance(value, Item):
             _put(into, prefix + key, value)
         elif isinstance(value, Mapping) and key != OWN_KEY and not _TRAINING_STATE.search(key):
             _flatten(value, _checked(f"{prefix}{key}."), into, seen)
 
 
-def clean_names(tensors: Mapping[str, Tensor]) -> Named:
+def clean_names(tensors: Mapping[str, Item]) -> Named:
     """Undo torch.compile's `_orig_mod.`, DataParallel's `module.`, nn.utils.prune's masks and weight-drop's `_raw`."""
     notes: list[str] = []
     tensors = _without_wrappers(tensors, notes)
@@ -113,31 +114,31 @@ def clean_names(tensors: Mapping[str, Tensor]) -> Named:
     return Named(dict(tensors), notes)
 
 
-def _without_wrappers(tensors: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Tensor]:
+def _without_wrappers(tensors: Mapping[str, Item], notes: list[str]) -> Mapping[str, Item]:
     compiled = {name: ".".join(part for part in name.split(".") if part != "_orig_mod") for name in tensors}
     if any(name != new for name, new in compiled.items()):
         notes.append("`_orig_mod.` (torch.compile) was taken out of the names.")
     wrapped = min(len(name) - len(_WRAPPERS.sub("", name)) for name in compiled.values()) if compiled else 0
     if wrapped:
         notes.append("`module.` (DataParallel) was taken off every name.")
-    cleaned: dict[str, Tensor] = {}
+    cleaned: dict[str, Item] = {}
     for name, tensor in tensors.items():
         _put(cleaned, compiled[name][wrapped:], tensor)
     return cleaned
 
 
-def _with_masks_applied(tensors: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Tensor]:
-    masked = {
+def _with_masks_applied(tensors: Mapping[str, Item], notes: list[str]) -> Mapping[str, Item]:
+    pruned = {
         name.removesuffix("_orig"): None  # a dict for a set that keeps its order
         for name in tensors
         if name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in tensors
     }
-    folded: dict[str, Tensor] = {}
-    products: dict[tuple[int, int], Tensor] = {}  # tied weights under one mask stay tied
+    folded: dict[str, Item] = {}
+    products: dict[tuple[int, int], Item] = {}  # tied weights under one mask stay tied
     budget = FREE_BYTES + sum({id(tensor): nbytes(tensor) for tensor in tensors.values()}.values())
     for name, tensor in tensors.items():
         base = name.removesuffix("_orig").removesuffix("_mask")
-        if base not in masked or name == base:
+        if base not in pruned or name == base:
             _put(folded, name, tensor)
         elif name == f"{base}_orig":
             mask = tensors[f"{base}_mask"]
@@ -149,20 +150,20 @@ def _with_masks_applied(tensors: Mapping[str, Tensor], notes: list[str]) -> Mapp
                 budget -= nbytes(tensor)
                 if budget < 0:
                     raise Refused("few weights under many masks, which would take far more than the file", _FOLD_MASKS)
-                products[pair] = tensor.masked_fill(mask == 0, 0)
+                products[pair] = masked(lazy(tensor), lazy(mask))
             _put(folded, base, products[pair])
-    if masked:
-        notes.append(f"Masks of torch.nn.utils.prune were applied: {shortened(masked)}.")
+    if pruned:
+        notes.append(f"Masks of torch.nn.utils.prune were applied: {shortened(pruned)}.")
     return folded
 
 
-def _without_raw(tensors: Mapping[str, Tensor], notes: list[str]) -> Mapping[str, Tensor]:
+def _without_raw(tensors: Mapping[str, Item], notes: list[str]) -> Mapping[str, Item]:
     dropped = {
         name: base
         for name in tensors
         if name.endswith("_raw") and parse_recurrent_name(base := name.removesuffix("_raw")) is not None
     }
-    renamed: dict[str, Tensor] = {}
+    renamed: dict[str, Item] = {}
     for name, tensor in tensors.items():
         _put(renamed, dropped.get(name, name), tensor)
     if dropped:
@@ -170,7 +171,7 @@ def _without_raw(tensors: Mapping[str, Tensor], notes: list[str]) -> Mapping[str
     return renamed
 
 
-def _parametrised(tensors: Mapping[str, Tensor]) -> list[str]:
+def _parametrised(tensors: Mapping[str, Item]) -> list[str]:
     """Names that are one part of a weight: weight norm, spectral norm, torch.nn.utils.parametrize."""
     return [
         name
@@ -188,7 +189,7 @@ def _is_original(name: str) -> bool:
     return "parametrizations" in path[:-1] and re.fullmatch(r"original\d*", last) is not None
 
 
-def split_ties(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def split_ties(tensors: Mapping[str, T]) -> tuple[dict[str, T], dict[str, str]]:
     """One name per tensor object, the first one met, and the further names as alias -> first name."""
     first_name: dict[int, str] = {}
     aliases = {}
@@ -199,7 +200,7 @@ def split_ties(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
     return {name: tensor for name, tensor in tensors.items() if name not in aliases}, aliases
 
 
-def _put(into: dict[str, Tensor], name: str, tensor: Tensor) -> None:
+def _put(into: dict[str, Item], name: str, tensor: Item) -> None:
     if name in into:
         found = f"two tensors are both called `{printable(name)}` once wrappers are undone"
         raise Refused(found, "save one of them only")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from rnnprune.errors import InputRefused, printable
 from rnnprune.formats.kinds import Refused, refusal, too_many_names
+from rnnprune.formats.lazy import LazyTensor, lazy
 
 FREE_BYTES = 2**26
+BYTES_AT_ONCE = 2**20
 BYTES_PER_FILE_BYTE = 100  # weights, even pruned ones, deflate 20 : 1 at most; a bomb 1000 : 1
 
 
@@ -27,7 +31,7 @@ Array = NDArray[Any]
 class Npz(NamedTuple):
     """The arrays as tensors in native byte order, and one sentence for each array that holds no numbers."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, LazyTensor]
     notes: list[str]
 
 
@@ -35,26 +39,47 @@ class _Damaged(ValueError):
     """A member that is not what its header says."""
 
 
+class _Member(NamedTuple):
+    """One array of numbers as its header tells it; the elements begin behind `begin` bytes of the member."""
+
+    archive: zipfile.ZipFile  # open as long as a member may be read; each time anew would be quadratic
+    path: Path
+    info: zipfile.ZipInfo
+    name: str
+    begin: int
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
 def read_npz(path: Path) -> Npz:
     """Every numeric array of an .npz; InputRefused for bombs, damaged members and pickled objects."""
     result = Npz({}, [])
+    with _told(path):
+        archive = zipfile.ZipFile(path)
+        _refuse_bomb(path, archive.infolist())
+        for info in archive.infolist():
+            member = _read_header(path, archive, info)
+            if member.dtype.kind not in "biufc" or member.dtype.itemsize > 8 * (1 + (member.dtype.kind == "c")):
+                _check(member)
+                result.notes.append(f"`{printable(member.name)}` holds no numbers and was left out.")
+            else:
+                result.tensors[member.name] = _lazy(member)
+    return result
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Whatever zipfile, zlib and numpy's parser of headers raise becomes one refusal."""
     try:
-        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy, on headers that it reads all the same
-            _refuse_bomb(path, archive.infolist())
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                array = _read_array(name, archive, member)
-                if array is None:
-                    result.notes.append(f"`{printable(name)}` holds no numbers and was left out.")
-                else:
-                    result.tensors[name] = torch.from_numpy(array)
+            yield
     except (InputRefused, Refused):
         raise
-    except Exception as error:  # zipfile, zlib and numpy's parser of headers raise what they like
+    except Exception as error:
         told = str(error) or type(error).__name__
         raise refusal(path, f"a damaged or hostile .npz ({told})", "save it again with `numpy.savez`") from error
-    return result
 
 
 def _refuse_bomb(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -77,23 +102,77 @@ def _refuse_bomb(path: Path, members: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _read_array(name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array | None:
-    """One .npy member, writable and C-contiguous; None for an array that torch has no dtype for."""
-    with archive.open(member) as file:
+def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    """What an .npy member says of itself, held against the size that the directory tells."""
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as file:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise _Damaged(f"{name}: .npy version {version}")
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran_order, dtype = read_header(file)
-        data = bytearray(file.read(member.file_size))
+        begin = file.tell()
     if dtype.hasobject:
         raise _Damaged(f"{name}: an array of pickled Python objects")
-    if (
-        not all(type(length) is int and length >= 0 for length in shape)
-        or len(data) != math.prod(shape) * dtype.itemsize
-    ):
-        raise _Damaged(f"{name}: {len(data)} bytes for shape {shape} of {dtype}")
-    if dtype.kind not in "biufc" or dtype.itemsize > 8 * (1 + (dtype.kind == "c")):
-        return None
-    flat = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
-    return np.ascontiguousarray(flat.reshape(shape, order="F" if fortran_order else "C")).reshape(shape)
+    held = info.file_size - begin
+    if not all(type(length) is int and length >= 0 for length in shape) or held != math.prod(shape) * dtype.itemsize:
+        raise _Damaged(f"{name}: {held} bytes for shape {shape} of {dtype}")
+    return _Member(archive, path, info, name, begin, shape, fortran_order, dtype)
+
+
+def _lazy(member: _Member) -> LazyTensor:
+    dtype = torch.from_numpy(np.empty(0, member.dtype.newbyteorder("="))).dtype
+    return LazyTensor(member.shape, dtype, lambda: _whole(member), lambda rows: _parts(member, rows))
+
+
+def _whole(member: _Member) -> Tensor:
+    """Writable and C-contiguous."""
+    count = math.prod(member.shape)
+    with _told(member.path), _elements(member) as file:
+        flat = _read(member, file, count)
+        _require_end(member, file)
+        order: Literal["F", "C"] = "F" if member.fortran_order else "C"
+        return torch.from_numpy(np.ascontiguousarray(flat.reshape(member.shape, order=order)).reshape(member.shape))
+
+
+def _parts(member: _Member, rows: int) -> Iterator[Tensor]:
+    """Row by row as they are unpacked; columns that come first have to be had whole."""
+    if member.fortran_order:
+        yield from lazy(_whole(member)).parts(rows)
+        return
+    with _elements(member) as file:
+        for begin in range(0, member.shape[0], rows):
+            shape = (min(rows, member.shape[0] - begin), *member.shape[1:])
+            with _told(member.path):
+                part = torch.from_numpy(_read(member, file, math.prod(shape)).reshape(shape))
+            yield part
+        with _told(member.path):
+            _require_end(member, file)
+
+
+@contextmanager
+def _elements(member: _Member) -> Iterator[zipfile.ZipExtFile]:
+    with member.archive.open(member.info) as file:
+        file.read(member.begin)
+        yield cast("zipfile.ZipExtFile", file)
+
+
+def _read(member: _Member, file: zipfile.ZipExtFile, count: int) -> Array:
+    """So many of the next elements."""
+    data = bytearray(file.read(count * member.dtype.itemsize))
+    if len(data) != count * member.dtype.itemsize:
+        raise _Damaged(f"{member.name}: it ends before shape {member.shape} of {member.dtype} does")
+    return np.frombuffer(data, member.dtype).astype(member.dtype.newbyteorder("="), copy=False)
+
+
+def _require_end(member: _Member, file: zipfile.ZipExtFile) -> None:
+    """Reading to the end is what makes zipfile compare the checksum."""
+    if file.read(1):
+        raise _Damaged(f"{member.name}: it goes on after its shape")
+
+
+def _check(member: _Member) -> None:
+    """Unpack what is left out, for its checksum."""
+    with member.archive.open(member.info) as file:
+        while file.read(BYTES_AT_ONCE):
+            pass

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rnnprune.errors import printable
 from rnnprune.formats.kinds import COPY_AGAIN, Refused, shortened
+from rnnprune.formats.lazy import Item, LazyTensor, MappedFile, lazy
 from rnnprune.kernels.views import view_key
 
 FREE_BYTES = 2**26
@@ -27,14 +28,17 @@ READABLE_DTYPES = {
 
 
 def plain_tensors(
-    tensors: Mapping[str, Tensor], held_bytes: int, storage_sizes: Collection[int] | None = None
-) -> dict[str, Tensor]:
+    items: Mapping[str, Item], mapped: MappedFile, held_bytes: int, storage_sizes: Collection[int] | None = None
+) -> dict[str, LazyTensor]:
     """The plain tensors; names that showed one and the same view get one and the same object.
+
+    What is lazy already was checked by its reader.
 
     held_bytes: what the file can hold: its size, unpacked where it is compressed. storage_sizes: bytes of each storage
     that the file's directory lists, where it has one; a mapped read would take a storage that claims more from
     whatever bytes lie behind it.
     """
+    tensors = {name: item for name, item in items.items() if isinstance(item, Tensor)}
     if problems := [
         f"{printable(name)} is {what}" for name, tensor in tensors.items() if (what := _unreadable(tensor))
     ]:
@@ -54,16 +58,16 @@ def plain_tensors(
             f"views that would take {claimed} bytes once laid out, far more than the file's {held_bytes}",
             "save it again with `tensor.clone()` for each tensor",
         )
-    by_view: dict[tuple[Any, ...], Tensor] = {}
+    by_view: dict[tuple[Any, ...], LazyTensor] = {}
     for name, tensor in tensors.items():
         if keys[name] not in by_view:
-            by_view[keys[name]] = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return {name: by_view[keys[name]] for name in tensors}
+            by_view[keys[name]] = lazy(tensor, mapped)
+    return {name: item if isinstance(item, LazyTensor) else by_view[keys[name]] for name, item in items.items()}
 
 
-def nbytes(tensor: Tensor) -> int:
+def nbytes(item: Item) -> int:
     """Bytes of all its elements once laid out, however few of them its storage holds."""
-    return tensor.numel() * tensor.element_size()
+    return item.nbytes if isinstance(item, LazyTensor) else item.numel() * item.element_size()
 
 
 def _unreadable(tensor: Tensor) -> str | None:

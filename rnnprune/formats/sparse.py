@@ -9,13 +9,12 @@ order of the names, and whatever the writer adds).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
 from rnnprune.errors import InputRefused, UsageError, printable
@@ -30,22 +29,24 @@ from rnnprune.formats.container import (
     write_container,
 )
 from rnnprune.formats.kinds import MAX_NAME
-from rnnprune.kernels.bsr import Bsr, bsr_to_dense, validate_bsr
-from rnnprune.kernels.csr import (
-    VALUE_DTYPES,
-    Csr,
-    csr_from_dense,
-    csr_nbytes,
-    csr_problem,
-    csr_to_dense,
-    nonzero_count,
-    validate_csr,
+from rnnprune.formats.layout import (
+    BINSPARSE_VERSION,
+    CSR,
+    PARTS,
+    Arrays,
+    Layout,
+    dense_layout,
+    dtype_name,
+    layout_of_csr,
 )
+from rnnprune.formats.layout import Cast as Cast
+from rnnprune.formats.layout import cast_values as cast_values
+from rnnprune.formats.layout import csr_or_dense as csr_or_dense
+from rnnprune.formats.lazy import Item, LazyTensor, MappedFile
+from rnnprune.kernels.bsr import Bsr, bsr_rows, bsr_to_dense, validate_bsr
+from rnnprune.kernels.csr import Csr, csr_problem, csr_rows, csr_to_dense, validate_csr
 
 FORMAT = "1"
-BINSPARSE_VERSION = "0.1"
-CSR = "CSR"
-PARTS = ("pointers_to_1", "indices_1", "values")  # the names of binsparse; in memory: crow_indices, col_indices, values
 FREE_DENSE_BYTES = 2**26
 DENSE_BYTES_PER_FILE_BYTE = 1000  # 99.9 % sparse is about 600: beyond that, a file of kilobytes claims gigabytes
 
@@ -59,13 +60,7 @@ class SparseFile:
     tensors: dict[str, Stored]
     aliases: dict[str, str]
     metadata: dict[str, Any]
-
-
-class Cast(NamedTuple):
-    """A tensor in another float dtype, and how many nonzeros became zero on the way."""
-
-    tensor: Tensor
-    underflowed: int
+    mapped: MappedFile
 
 
 def is_sparse_file(path: Path) -> bool:
@@ -76,54 +71,34 @@ def is_sparse_file(path: Path) -> bool:
     return not read_metadata(path).keys().isdisjoint({"rnnprune_format", "binsparse"})
 
 
-def cast_values(tensor: Shaped[Tensor, " ..."], dtype: torch.dtype, *, name: str = "tensor") -> Cast:
-    """`tensor` in `dtype`; UsageError when a finite value would become infinite, names the largest."""
-    if tensor.element_size() == 1:
-        tensor = tensor.float()  # torch asks no float8 whether it is infinite; float32 holds them all
-    cast = tensor.to(dtype)
-    if bool((cast.isinf() & ~tensor.isinf()).any()):
-        largest = float(tensor[tensor.isfinite()].abs().max())
-        raise UsageError(
-            f"{name}: {largest:g} is beyond {_dtype_name(dtype)}, which ends at {torch.finfo(dtype).max:g}; "
-            "export with --values bf16 or fp32"
-        )
-    return Cast(cast, nonzero_count(tensor) - nonzero_count(cast))
-
-
-def csr_or_dense(
-    tensor: Shaped[Tensor, " ..."], values_dtype: torch.dtype | None = None, *, name: str = "tensor"
-) -> Csr | Tensor:
-    """What the file will hold for one tensor: CSR for a float matrix when that takes fewer bytes, else dense.
-
-    `values_dtype` applies to float tensors of two dimensions or more; biases and norms, small and delicate,
-    keep their own.
-    """
-    if values_dtype is not None and tensor.is_floating_point() and tensor.ndim >= 2:
-        tensor = cast_values(tensor, values_dtype, name=name).tensor
-    if tensor.ndim != 2 or tensor.dtype not in VALUE_DTYPES or not tensor.isfinite().all():
-        return tensor
-    rows, cols = tensor.shape
-    sparse_bytes = csr_nbytes((rows, cols), nonzero_count(tensor), tensor.element_size())
-    return csr_from_dense(tensor) if sparse_bytes < tensor.numel() * tensor.element_size() else tensor
-
-
 def write_sparse(
-    path: Path, tensors: Mapping[str, Stored], aliases: Mapping[str, str], metadata: Mapping[str, Any]
+    path: Path,
+    tensors: Mapping[str, Stored | Layout],
+    aliases: Mapping[str, str],
+    metadata: Mapping[str, Any],
+    *,
+    told_as: Path | None = None,
 ) -> None:
-    """Write the file, whole or not at all. Nothing is written that `read_sparse` would refuse."""
-    arrays: dict[str, Tensor] = {}
+    """Write the file, whole or not at all. Nothing in memory is written that `read_sparse` would refuse.
+
+    told_as: the name that the file is to have, for errors.
+    """
+    arrays: Arrays = {}
+    descriptors: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
-        if isinstance(tensor, Csr):
-            validate_csr(tensor, name)
-        elif isinstance(tensor, Bsr):
-            validate_bsr(tensor, name)
-        parts = _stored_arrays(name, tensor)
+        layout = tensor if isinstance(tensor, Layout) else _layout(tensor, name)
+        parts = {f"{name}.{part}" if part else name: array for part, array in layout.arrays.items()}
         if clash := {name, *parts} & (arrays.keys() | aliases.keys()):
-            raise UsageError(f"{sorted(clash)[0]}: two tensors would take this name in {path}; rename one of them")
+            raise UsageError(
+                f"{sorted(clash)[0]}: two tensors would take this name in {told_as or path}; rename one of them"
+            )
         arrays |= parts
+        if layout.descriptor is not None:
+            descriptors[name] = layout.descriptor
     if unknown := sorted(set(aliases.values()) - tensors.keys()):
-        raise UsageError(f"alias of {unknown[0]}, which is not among the tensors of {path}; name a stored tensor")
-    descriptors = {name: _descriptor(tensor) for name, tensor in tensors.items() if not isinstance(tensor, Tensor)}
+        raise UsageError(
+            f"alias of {unknown[0]}, which is not among the tensors of {told_as or path}; name a stored tensor"
+        )
     write_container(
         path,
         arrays,
@@ -133,6 +108,7 @@ def write_sparse(
             "binsparse": dump_json(descriptors),
             "rnnprune": dump_json({**metadata, "aliases": dict(aliases), "order": list(tensors)}),
         },
+        told_as=told_as,
     )
 
 
@@ -150,9 +126,11 @@ def read_sparse(path: Path) -> SparseFile:
             f"{path}: its metadata lack `{lacking}`, so it is not a sparse one; write one with `rnnprune export`"
         )
     about = parse_json_object(path, metadata, "rnnprune")
+    mapped = MappedFile(path, arrays.values())
     tensors: dict[str, Stored] = {}
     for name, descriptor in parse_json_object(path, metadata, "binsparse").items():
-        tensors[name] = _read_matrix(f"{path}: {printable(name)}", name, descriptor, arrays)
+        tensors[name] = matrix = _read_matrix(f"{path}: {printable(name)}", name, descriptor, arrays)
+        mapped.drop(*_arrays(matrix))  # looked at to be checked
     if clash := tensors.keys() & arrays.keys():
         raise InputRefused(
             f"{path}: {printable(sorted(clash)[0])} is stored both sparse and dense; export the file again"
@@ -162,12 +140,18 @@ def read_sparse(path: Path) -> SparseFile:
     _refuse_inflation(path, tensors.values())
     if long := next((name for name in (*tensors, *aliases) if len(name) > MAX_NAME), None):
         raise InputRefused(f"{path}: a name of {len(long)} characters, the limit is {MAX_NAME}; export the file again")
-    return SparseFile(in_order(tensors, about.pop("order", [])), aliases, about)
+    return SparseFile(in_order(tensors, about.pop("order", [])), aliases, about, mapped)
 
 
 def densify(file: SparseFile) -> dict[str, Tensor]:
     """Every tensor dense under every one of its names; an alias is the same tensor object, not a copy."""
     dense = {name: _to_dense(item) for name, item in file.tensors.items()}
+    return dense | {alias: dense[name] for alias, name in file.aliases.items()}
+
+
+def lazily_dense(file: SparseFile) -> dict[str, Item]:
+    """The same, each matrix made dense when it is read."""
+    dense = {name: _lazily_dense(item, file.mapped) for name, item in file.tensors.items()}
     return dense | {alias: dense[name] for alias, name in file.aliases.items()}
 
 
@@ -177,26 +161,43 @@ def _to_dense(item: Stored) -> Tensor:
     return csr_to_dense(item) if isinstance(item, Csr) else item
 
 
-def _stored_arrays(name: str, tensor: Stored) -> dict[str, Tensor]:
+def _lazily_dense(item: Stored, mapped: MappedFile) -> Item:
+    if isinstance(item, Tensor):
+        return item
+    high = item.block[0] if isinstance(item, Bsr) else 1
+
+    def parts(rows: int) -> Iterator[Tensor]:
+        for begin in range(0, item.shape[0], rows):
+            end = min(begin + rows, item.shape[0])
+            low = begin - begin % high
+            held = _rows(item, low, end + -end % high)
+            yield _to_dense(held)[begin - low : end - low]
+            mapped.drop(*_arrays(held))
+
+    dtype = torch.float32 if isinstance(item, Bsr) and item.scales is not None else item.values.dtype
+    return LazyTensor(item.shape, dtype, lambda: _to_dense(item), parts)
+
+
+def _rows(matrix: Csr | Bsr, begin: int, end: int) -> Csr | Bsr:
+    return bsr_rows(matrix, begin, end) if isinstance(matrix, Bsr) else csr_rows(matrix, begin, end)
+
+
+def _arrays(matrix: Csr | Bsr) -> tuple[Tensor, ...]:
+    if isinstance(matrix, Csr):
+        return matrix.crow_indices, matrix.col_indices, matrix.values
+    scales = () if matrix.scales is None else (matrix.scales,)
+    return matrix.block_crow_indices, matrix.block_col_indices, matrix.values, *scales
+
+
+def _layout(tensor: Stored, name: str) -> Layout:
+    """Of one in memory, once it is known to keep every rule."""
     if isinstance(tensor, Tensor):
-        return {name: tensor}
-    return {f"{name}.{part}": array for part, array in _parts(tensor).items()}
-
-
-def _parts(matrix: Csr | Bsr) -> dict[str, Tensor]:
-    if isinstance(matrix, Bsr):
-        return blocks.stored_parts(matrix)
-    return dict(zip(PARTS, (matrix.crow_indices, matrix.col_indices, matrix.values), strict=True))
-
-
-def _descriptor(matrix: Csr | Bsr) -> dict[str, Any]:
-    return {
-        "version": BINSPARSE_VERSION,
-        **(blocks.FORMAT if isinstance(matrix, Bsr) else {"format": CSR}),
-        "shape": blocks.shape_described(matrix) if isinstance(matrix, Bsr) else list(matrix.shape),
-        "number_of_stored_values": matrix.values.numel(),
-        "data_types": {part: _dtype_name(array.dtype) for part, array in _parts(matrix).items()},
-    }
+        return dense_layout(tensor)
+    if isinstance(tensor, Bsr):
+        validate_bsr(tensor, name)
+        return blocks.layout_of_bsr(tensor)
+    validate_csr(tensor, name)
+    return layout_of_csr(tensor)
 
 
 def _read_matrix(where: str, name: str, descriptor: object, arrays: dict[str, Tensor]) -> Csr | Bsr:
@@ -233,7 +234,7 @@ def _csr_of_parts(claimed: object, parts: Mapping[str, Tensor]) -> Csr | str:
 
 def _descriptor_problem(descriptor: Mapping[str, Any], parts: Mapping[str, Tensor]) -> str | None:
     """Where the descriptor and the arrays disagree, or None."""
-    stored = {part: _dtype_name(array.dtype) for part, array in parts.items()}
+    stored = {part: dtype_name(array.dtype) for part, array in parts.items()}
     if descriptor.get("data_types") != stored:
         return f"data_types {descriptor.get('data_types')} do not match the arrays, {stored}"
     nnz = parts["values"].numel()
@@ -254,7 +255,3 @@ def _refuse_inflation(path: Path, tensors: Iterable[Stored]) -> None:
             f"{path}: {path.stat().st_size} bytes that would become {claimed} once dense, the limit is {limit}; "
             "export the file again with its all-zero matrices left out"
         )
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -118,6 +118,16 @@ def bsr_to_dense(bsr: Bsr) -> Float[Tensor, "rows cols"]:
     return dense if bsr.scales is None else dense * bsr.scales.unsqueeze(1)
 
 
+def bsr_rows(bsr: Bsr, begin: int, end: int) -> Bsr:
+    """The rows from `begin` up to `end`, both at the edge of a block, as a matrix of their own."""
+    high = bsr.block[0]
+    crow_indices = bsr.block_crow_indices[begin // high : end // high + 1]
+    first, last = int(crow_indices[0]), int(crow_indices[-1])
+    shape = ((len(crow_indices) - 1) * high, bsr.shape[1])
+    scales = None if bsr.scales is None else bsr.scales[begin:end]
+    return Bsr(crow_indices - first, bsr.block_col_indices[first:last], bsr.values[first:last], shape, scales)
+
+
 def bsr_to_csr(bsr: Bsr) -> Csr:
     """The same matrix for the engines; zeros inside a block are not stored any more."""
     return csr_from_dense(bsr_to_dense(bsr))

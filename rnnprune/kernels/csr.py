@@ -83,6 +83,14 @@ def csr_to_dense(csr: Csr) -> Float[Tensor, "rows cols"]:
     return dense
 
 
+def csr_rows(csr: Csr, begin: int, end: int) -> Csr:
+    """The rows from `begin` up to `end` as a matrix of their own; its indices and values are views."""
+    crow_indices = csr.crow_indices[begin : end + 1]
+    first, last = int(crow_indices[0]), int(crow_indices[-1])
+    shape = (len(crow_indices) - 1, csr.shape[1])
+    return Csr(crow_indices - first, csr.col_indices[first:last], csr.values[first:last], shape)
+
+
 def nonzero_count(tensor: Tensor) -> int:
     """Number of elements that are not zero, for the dtypes too that torch itself does not count; -0.0 is a zero."""
     if tensor.dtype in SIGNED_TWIN:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rnnprune.kernels.csr import WIDEST_UINT16_COLS, Csr
+from rnnprune.kernels.csr import WIDEST_UINT16_COLS, Csr, csr_rows
 
 # Rows x columns of a block, and how many stored entries per nonzero still pay. A block costs a third of the time of
 # single weights per entry (1760 x 1760 at 90 %, batch 1: 29 us against 72 us), so half as many entries again still pay.
@@ -23,7 +23,7 @@ def best_layout(csr: Csr, unstructured: str) -> str:
     With `:int8` where that loses nothing: each value is a whole multiple of its row's largest / 127, as in a file that
     was exported with `--values int8`.
     """
-    few = _first_rows(csr, FIRST_LOOK)
+    few = csr_rows(csr, 0, FIRST_LOOK)
     fitting = {name: block for name, block in BLOCKS.items() if block[1] <= csr.shape[1] <= WIDEST_UINT16_COLS}
     if not fitting:
         return unstructured
@@ -40,12 +40,6 @@ def _is_int8(csr: Csr) -> bool:
     largest = torch.zeros(csr.shape[0], dtype=torch.float64).scatter_reduce_(0, row_of, values.abs(), "amax")
     multiples = values * LARGEST_INT8 / largest[row_of]
     return bool(((multiples - multiples.round()).abs() <= ROUNDING).all())
-
-
-def _first_rows(csr: Csr, rows: int) -> Csr:
-    crow_indices = csr.crow_indices[: rows + 1]
-    nnz = int(crow_indices[-1])
-    return Csr(crow_indices, csr.col_indices[:nnz], csr.values[:nnz], (len(crow_indices) - 1, csr.shape[1]))
 
 
 def _stored(csr: Csr, rows: int, cols: int) -> int:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from rnnprune.errors import StorageError, UsageError
-from rnnprune.formats.bsr import bsr_or_none
-from rnnprune.formats.checkpoint import read_checkpoint
+from rnnprune.formats.bsr import bsr_layout, rounded_to_int8
+from rnnprune.formats.checkpoint import open_checkpoint
 from rnnprune.formats.container import read_metadata, write_dense
+from rnnprune.formats.layout import Layout, csr_layout, dense_layout, underflow
+from rnnprune.formats.lazy import LazyTensor, in_dtype
 from rnnprune.formats.options import ExportFormat, Values
 from rnnprune.formats.run_folder import MANIFEST
-from rnnprune.formats.sparse import Cast, Stored, cast_values, csr_or_dense, write_sparse
-from rnnprune.kernels.bsr import Bsr, bsr_to_dense
+from rnnprune.formats.sparse import write_sparse
 from rnnprune.kernels.csr import nonzero_count
 from rnnprune.pruning.options import SINGLE_WEIGHT, Block
 from rnnprune.workflows.subject import Subject, open_subject
@@ -78,12 +79,12 @@ def export(
     matrix's zeros show; a matrix that blocks do not make smaller is stored as `csr` would.
     """
     _require_sense(form, values, block)
-    subject = open_subject(path)
+    subject = open_subject(path, lazily=True)
     source = subject.checkpoint
     out = out or default_file(subject, form, values)
     _require_free(out, source.path, overwrite=overwrite)
     wanted = block or (_recorded_block(subject) if form == "bsr" else None)
-    prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.tensors.items()}
+    prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.stored.items()}
     blocked = _blocked(prepared)
     if values == "int8" and not blocked.sizes:
         raise UsageError(
@@ -97,16 +98,15 @@ def export(
         format=form,
         values=values,
         bytes=out.stat().st_size,
-        dense_bytes=sum(tensor.numel() * 4 for tensor in source.tensors.values()),
+        dense_bytes=sum(math.prod(tensor.shape) * 4 for tensor in source.stored.values()),
         underflowed=sum(each.underflowed for each in prepared.values()),
         blocked=blocked,
     )
 
 
 def _blocked(prepared: Mapping[str, _Prepared]) -> Blocked:
-    sizes = {name: each.stored.block for name, each in prepared.items() if isinstance(each.stored, Bsr)}
-    error = max((each.rounding_error for each in prepared.values()), default=0.0)
-    return Blocked({name: str(Block(*block)) for name, block in sizes.items()}, error)
+    sizes = {name: str(Block(*each.layout.block)) for name, each in prepared.items() if each.layout.block is not None}
+    return Blocked(sizes, max((each.rounding_error for each in prepared.values()), default=0.0))
 
 
 def _require_sense(form: ExportFormat, values: Values, block: Block | None) -> None:
@@ -134,13 +134,12 @@ def _write(
     unchecked = out.with_name(f".{out.name}.unchecked")
     try:
         if form == "dense":
-            write_dense(unchecked, dense, aliases, metadata)
+            write_dense(unchecked, dense, aliases, metadata, told_as=out)
         else:
-            write_sparse(unchecked, {name: each.stored for name, each in prepared.items()}, aliases, metadata)
-        _compare(unchecked, dense, aliases)
+            layouts = {name: each.layout for name, each in prepared.items()}
+            write_sparse(unchecked, layouts, aliases, metadata, told_as=out)
+        _compare(unchecked, out, dense, aliases)
         unchecked.replace(out)
-    except StorageError as error:
-        raise StorageError(str(error).replace(unchecked.name, out.name)) from error
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
     finally:
@@ -172,51 +171,59 @@ def _require_free(out: Path, source: Path, *, overwrite: bool) -> None:
 
 
 class _Prepared(NamedTuple):
-    """A tensor as the file will hold it, and as it must read back; what the values lost on the way."""
+    """How the file will hold a tensor, and what must read back; what the values lost on the way."""
 
-    stored: Stored
-    dense: Tensor
+    layout: Layout
+    dense: LazyTensor
     underflowed: int
     rounding_error: float = 0.0
 
 
-def _prepare(name: str, tensor: Tensor, form: ExportFormat, values: Values, block: Block | None) -> _Prepared:
+def _prepare(name: str, tensor: LazyTensor, form: ExportFormat, values: Values, block: Block | None) -> _Prepared:
     if values == "int8":
         return _in_int8(tensor, block)
     dense, underflowed = _cast(tensor, values, name)
-    stored: Stored | None = dense if form == "dense" else None
+    layout = dense_layout(dense) if form == "dense" else None
     if form == "bsr":
-        stored = bsr_or_none(dense, block)
-    return _Prepared(csr_or_dense(dense) if stored is None else stored, dense, underflowed)
+        layout = bsr_layout(dense, block)
+    return _Prepared(layout or csr_layout(dense) or dense_layout(dense), dense, underflowed)
 
 
-def _in_int8(tensor: Tensor, block: Block | None) -> _Prepared:
-    stored = bsr_or_none(tensor, block, int8=True)
-    if stored is None:
-        return _Prepared(csr_or_dense(tensor), tensor, underflowed=0)
-    dense = bsr_to_dense(stored)
-    error = float((dense.double() - tensor).abs().max() / tensor.double().abs().max())
-    return _Prepared(stored, dense, nonzero_count(tensor) - stored.nnz, error)
+def _in_int8(tensor: LazyTensor, block: Block | None) -> _Prepared:
+    layout = bsr_layout(tensor, block, int8=True)
+    if layout is None:
+        return _Prepared(csr_layout(tensor) or dense_layout(tensor), tensor, underflowed=0)
+    dense = rounded_to_int8(tensor)
+    error = largest = 0.0
+    underflowed = 0
+    for before, after in zip(tensor.slabs(), dense.parts(tensor.rows_of_a_slab()), strict=True):
+        error = max(error, float((after.double() - before).abs().max()))
+        largest = max(largest, float(before.double().abs().max()))
+        underflowed += nonzero_count(before) - nonzero_count(after)
+    return _Prepared(layout, dense, underflowed, error / largest if largest else 0.0)
 
 
-def _cast(tensor: Tensor, values: Values, name: str) -> Cast:
-    """Float matrices in the dtype of the values; biases and norms, small and delicate, keep their own."""
-    if values == "keep" or not tensor.is_floating_point() or tensor.ndim < 2:
-        return Cast(tensor, underflowed=0)
-    return cast_values(tensor, DTYPES[values], name=name)
+def _cast(tensor: LazyTensor, values: Values, name: str) -> tuple[LazyTensor, int]:
+    """Float matrices in the dtype of the values, and how many nonzeros became zero; biases and norms, small and
+    delicate, keep their own."""
+    if values == "keep" or not tensor.dtype.is_floating_point or len(tensor.shape) < 2:
+        return tensor, 0
+    underflowed = underflow(tensor, DTYPES[values], name)
+    return in_dtype(tensor, DTYPES[values]), underflowed
 
 
-def _compare(path: Path, tensors: Mapping[str, Tensor], aliases: Mapping[str, str]) -> None:
-    written = read_checkpoint(path)
-    wrong = [name for name, tensor in tensors.items() if not _same(written.tensors.get(name), tensor)]
+def _compare(path: Path, out: Path, tensors: Mapping[str, LazyTensor], aliases: Mapping[str, str]) -> None:
+    written = open_checkpoint(path)
+    wrong = [name for name, tensor in tensors.items() if not _same(written.stored.get(name), tensor)]
     if wrong or written.aliases != aliases:
         raise StorageError(
-            f"{path} did not read back as it was written ({', '.join(wrong) or 'aliases'}); it was removed, "
+            f"{out} did not read back as it was written ({', '.join(wrong) or 'aliases'}); it was removed, "
             "try another disk"
         )
 
 
-def _same(found: Tensor | None, expected: Tensor) -> bool:
+def _same(found: LazyTensor | None, expected: LazyTensor) -> bool:
     if found is None or found.dtype != expected.dtype or found.shape != expected.shape:
         return False
-    return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
+    pairs = zip(found.slabs(), expected.slabs(), strict=True)
+    return all(bool(((a == b) | (a.isnan() & b.isnan())).all()) for a, b in pairs)

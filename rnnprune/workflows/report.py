@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rnnprune.architecture import Recognised, Shape, find_stacks, roles_from_shapes
-from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
+from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint
+from rnnprune.formats.lazy import LazyTensor, MappedFile, lazy
 from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
-from rnnprune.formats.sparse import SparseFile, is_sparse_file, read_sparse
+from rnnprune.formats.sparse import SparseFile, Stored, is_sparse_file, read_sparse
 from rnnprune.kernels import native
 from rnnprune.kernels.bsr import Bsr
-from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes, nonzero_count
+from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes
 from rnnprune.kernels.torch_csr import packed_nbytes
 from rnnprune.pruning.selection import PRUNED_BY_DEFAULT
 
@@ -33,7 +33,13 @@ class Bytes:
     runtime: int
 
     def __add__(self, other: Bytes) -> Bytes:
-        return Bytes(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+        return Bytes(
+            self.dense + other.dense,
+            self.csr + other.csr,
+            self.bitmask + other.bitmask,
+            self.file + other.file,
+            self.runtime + other.runtime,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,10 @@ def report(path: Path | None) -> Report:
     """Read a run folder, any checkpoint or a sparse file; no task, no user code."""
     path = newest_run(Path()) if path is None else path
     file = path / MODEL if is_run_folder(path) else path
-    stored = read_sparse(file) if is_sparse_file(file) else read_checkpoint(file)  # a sparse file stays sparse
-    shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
+    stored = read_sparse(file) if is_sparse_file(file) else open_checkpoint(file)  # a sparse file stays sparse
+    items: Mapping[str, Stored | LazyTensor] = stored.stored if isinstance(stored, Checkpoint) else stored.tensors
+    mapped = None if isinstance(stored, Checkpoint) else stored.mapped
+    shapes = {name: tuple(tensor.shape) for name, tensor in items.items()}
     shapes |= {alias: shapes[name] for alias, name in stored.aliases.items()}
     found = find_stacks(shapes)
     reasons = _reasons(stored, shapes, found)
@@ -104,7 +112,7 @@ def report(path: Path | None) -> Report:
         file=file,
         file_bytes=file.stat().st_size,
         stacks=tuple(f"{stack.prefix or 'top level'}: {stack.label}" for stack in found.stacks),
-        tensors=tuple(_describe(name, tensor, *reasons[name]) for name, tensor in stored.tensors.items()),
+        tensors=tuple(_describe(name, item, _nnz(item, mapped), *reasons[name]) for name, item in items.items()),
         aliases=dict(stored.aliases),
         notes=(*(stored.notes if isinstance(stored, Checkpoint) else ("This is a sparse file.",)), *_missing_engine()),
     )
@@ -137,13 +145,18 @@ def _reasons(
     return reasons
 
 
-def _describe(name: str, tensor: Csr | Bsr | Tensor, pruned: bool, reason: str) -> TensorReport:
+def _nnz(item: Stored | LazyTensor, mapped: MappedFile | None) -> int:
+    if isinstance(item, Csr):
+        return item.nnz
+    return lazy(item.values if isinstance(item, Bsr) else item, mapped).count_nonzero()
+
+
+def _describe(name: str, tensor: Stored | LazyTensor, nnz: int, pruned: bool, reason: str) -> TensorReport:
     shape = tuple(tensor.shape)
     count = math.prod(shape)
-    nnz = tensor.nnz if isinstance(tensor, Csr | Bsr) else nonzero_count(tensor)
     dense = count * FLOAT32
     csr = csr_nbytes((shape[0], shape[1]), nnz, FLOAT32) if len(shape) == 2 else dense
-    in_file = tensor.nbytes if isinstance(tensor, Csr | Bsr) else count * tensor.element_size()
+    in_file = tensor.nbytes
     in_memory = min(dense, packed_nbytes((shape[0], shape[1]), nnz)) if len(shape) == 2 else dense
     sizes = Bytes(dense, csr, bitmask_nbytes(shape, nnz, FLOAT32), in_file, in_memory)
     return TensorReport(name, shape, pruned, reason, nnz, 1.0 - nnz / count if count else 0.0, sizes)

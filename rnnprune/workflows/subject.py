@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import Diverged, InputRefused, UsageError, printable
-from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
+from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
 from rnnprune.formats.sparse import is_sparse_file
 from rnnprune.tasks.builtin import builtin_spec, builtin_task
@@ -44,7 +44,7 @@ class Subject:
     @property
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape of every tensor, tied ones under each of their names."""
-        return {name: tuple(tensor.shape) for name, tensor in self.checkpoint.state_dict().items()}
+        return self.checkpoint.shapes
 
     @property
     def stacks(self) -> list[RecurrentStack]:
@@ -57,10 +57,14 @@ class Subject:
         return {key: self.checkpoint.metadata[key] for key in TASK_KEYS if key in self.checkpoint.metadata}
 
 
-def open_subject(path: Path | None) -> Subject:
-    """Read a run folder or any file; without a path, the newest run in the current folder."""
+def open_subject(path: Path | None, *, lazily: bool = False) -> Subject:
+    """Read a run folder or any file; without a path, the newest run in the current folder.
+
+    lazily: its tensors stay unread, see `open_checkpoint`.
+    """
     path = newest_run(Path()) if path is None else path
-    return Subject(path, read_checkpoint(path / MODEL if is_run_folder(path) else path))
+    read = open_checkpoint if lazily else read_checkpoint
+    return Subject(path, read(path / MODEL if is_run_folder(path) else path))
 
 
 @dataclass(frozen=True)
