@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,8 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rnnprune.errors import Diverged
+from rnnprune.errors import Diverged, Interrupted
 from rnnprune.tasks.protocol import Task
+from rnnprune.training.launch import end_with_the_launcher
+from rnnprune.training.meeting import meet
 
 
 class _Loss(nn.Module):
@@ -106,17 +109,38 @@ _TOLD_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @contextmanager
 def joined_workers(device: str) -> Iterator[Workers]:
-    """This process's place among those that torchrun (or `--nproc`) started; alone where none of that is told."""
+    """This process's place among those that torchrun (or `--nproc`) started; alone where none of that is told.
+
+    Raises Interrupted, as after SIGTERM, where another of them cannot be reached any more.
+    """
     if any(name not in os.environ for name in _TOLD_BY_TORCHRUN) or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    end_with_the_launcher()
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
+        backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+        store, rank, world_size = meet()
+        dist.init_process_group(backend, timeout=PATIENCE, world_size=world_size, rank=rank, store=store)
+        yield Workers(rank, world_size)
+    except RuntimeError as error:
+        if not _is_of_another(error):
+            raise
+        reason = str(error).partition(" This is typically")[0]
+        raise Interrupted(
+            signal.SIGTERM,
+            f"rank {os.environ['RANK']} lost another of the {os.environ['WORLD_SIZE']} processes ({reason}); "
+            "the same command goes on from the last state that was saved",
+        ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _is_of_another(error: RuntimeError) -> bool:
+    """Whether it tells of a process that cannot be reached; gloo's own errors are known by their text alone."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "Gloo connect" in str(error)
 
 
 def hash_of(masks: Sequence[Tensor]) -> str:

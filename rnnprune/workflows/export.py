@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -143,7 +144,8 @@ def _write(
     except OSError as error:
         raise StorageError(f"{out} cannot be written: {error.strerror}; choose another --out") from error
     finally:
-        unchecked.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that cannot be written has been told already
+            unchecked.unlink(missing_ok=True)
 
 
 def default_file(subject: Subject, form: ExportFormat, values: Values) -> Path:

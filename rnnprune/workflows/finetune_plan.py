@@ -101,7 +101,8 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     schedule = plan_schedule("hard" if request.dense else options.schedule, total_steps, options.timing)
     optimizer = build_optimizer(model, request.recipe)
     pruner = None if request.dense else _pruner(options, model, optimizer, schedule, workers)
-    require_room(run, room_for_training(model), "this run and the states it saves")
+    if workers.is_first:  # who alone writes
+        require_room(run, room_for_training(model, run / STAGE / STATE), "this run and the states it saves")
     identity = {
         "fingerprint": fingerprint,
         "environment": environment(request.task.spec, device, workers),

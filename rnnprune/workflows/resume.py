@@ -51,10 +51,12 @@ def environment(task: str | None, device: torch.device, workers: Workers) -> dic
     }
 
 
-def room_for_training(model: nn.Module) -> int:
-    """Bytes on disk: the model, and three states (two are kept while the next is written) of it and two moments."""
+def room_for_training(model: nn.Module, states: Path) -> int:
+    """Bytes on disk: the model, and three states (two are kept while the next is written) of it and two moments; less
+    what an interrupted run holds there already."""
     weights = sum(tensor.nbytes for tensor in model.parameters())
-    return (1 + 3 * 3) * weights + SPARE_BYTES
+    held = sum(path.stat().st_size for path in states.glob("*.safetensors"))
+    return max(0, (1 + 3 * 3) * weights - held) + SPARE_BYTES
 
 
 def saved_state(folder: Path, resume: Resume, fingerprint: Mapping[str, Any], workers: Workers) -> Snapshot | None:

@@ -90,7 +90,7 @@ def train_task(
             "recipe": asdict(recipe),
         }
         saved = saved_state(folder.path, keeping.resume, fingerprint, ALONE)
-        require_room(folder.path, room_for_training(model), "this training and the states it saves")
+        require_room(folder.path, room_for_training(model, folder.path), "this training and the states it saves")
         total_steps = planned_steps(task, recipe)
         identity = plain_json(
             {"fingerprint": fingerprint, "environment": environment(None, next(model.parameters()).device, ALONE)}

@@ -1,7 +1,8 @@
-"""A child process for each attempt: forked, so that torch is imported already, and killed where the test says."""
+"""A child process for each attempt: forked, so that all is imported already, and killed where the test says."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -10,6 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401  by torch's optimizers, at their first step
+
+import rnnprune.cli.progress
+import rnnprune.cli.render
+import rnnprune.workflows.export
+import rnnprune.workflows.search  # noqa: F401
 from rnnprune.formats import atomic
 
 
@@ -35,6 +42,21 @@ def forked(action: Callable[[], Any]) -> int:
 def exit_code(child: int) -> int:
     """Wait for the child; a negative number is the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+CAP_DAC_OVERRIDE = 1  # linux/capability.h: root's right to write whatever a folder's permissions say
+
+
+def obey_permissions() -> None:
+    """From now on this process, even root's, may write only where the permissions let it. capset(2), version 3."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # low effective, permitted, ...; high
+    assert libc.capget(header, data) == 0, os.strerror(ctypes.get_errno())
+    for kind in (0, 1):
+        data[kind] &= ~(1 << CAP_DAC_OVERRIDE)
+    assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
 
 
 POINTS_OF_A_FILE = ("created", "half written", "synced", "renamed")
