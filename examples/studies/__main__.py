@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from examples.studies import cells, runner, status
+from examples.studies import cells, pages, runner, status, timing
 
 
 def main() -> int:
@@ -33,6 +33,10 @@ def main() -> int:
         print(status.table(chosen))
     elif asked.verb == "run":
         return runner.make_all(chosen, asked.jobs)
+    elif asked.verb == "time":
+        return timing.time_all(chosen)
+    else:
+        pages.render()
     return 0
 
 

@@ -9,24 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.studies.runs import RAW, Dense, Run, Stored, Work
+from examples.studies.runs import RAW, Dense, Run, Stored, Timed, Work
 from rnnprune.formats.atomic import write_atomic
 
 Answers = Mapping[str, Mapping[str, Any]]
 Raw = dict[str, Any]
 
 
-def path_of(work: Work) -> Path:
+def path_of(work: Work | Timed) -> Path:
     """Where its figures are kept."""
     return RAW / work.task / f"{work.name}.json"
 
 
-def told_commands(work: Work) -> list[str]:
+def told_commands(work: Work | Timed) -> list[str]:
     """As a person would type them."""
     return [f"rnnprune {shlex.join(words)}" for words in work.commands().values()]
 
 
-def read(work: Work) -> Raw | None:
+def read(work: Work | Timed) -> Raw | None:
     """Its figures; None where it was not made, or by other commands."""
     try:
         found: Raw = json.loads(path_of(work).read_text(encoding="utf-8"))
@@ -35,7 +35,7 @@ def read(work: Work) -> Raw | None:
     return found if found["commands"] == told_commands(work) else None
 
 
-def write(work: Work, figures: Mapping[str, Any]) -> None:
+def write(work: Work | Timed, figures: Mapping[str, Any]) -> None:
     """Durably, so that what is there is whole."""
     path = path_of(work)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,8 @@ def _where_the_threshold_alone_landed(run: Run, tensors: list[Mapping[str, Any]]
     last = updates[-1]
     landed = {name: last[name]["plain_sparsity"] for name in last}
     return {
-        "plain_sparsity": sum(share * sizes[name] for name, share in landed.items()) / sum(map(sizes.get, landed)),
+        "plain_sparsity": sum(share * sizes[name] for name, share in landed.items())
+        / sum(sizes[name] for name in landed),
         "plain_range": [min(landed.values()), max(landed.values())],
         "guarded": sum(group["guarded"] for groups in updates for group in groups.values()),
     }

@@ -151,6 +151,28 @@ class Stored(NamedTuple):
         return len(self.forms) * (2 * SECONDS_TO_START + TASKS[self.task].evaluation) / 60
 
 
+class Timed(NamedTuple):
+    """The latency of a stored run, of its file with float32 values; see timing.py."""
+
+    stored: Stored
+
+    @property
+    def task(self) -> str:
+        return self.stored.task
+
+    @property
+    def name(self) -> str:
+        return f"{self.stored.made.name}.timed"
+
+    @property
+    def file(self) -> Path:
+        return self.stored.file(self.stored.forms[0])
+
+    def commands(self) -> dict[str, list[str]]:
+        """None of the program's: the figure is that of `rnnprune sweep`."""
+        return {}
+
+
 Work = Dense | Run | Stored
 
 
