@@ -11,7 +11,7 @@ from rnnprune.cli import options as o
 from rnnprune.cli.app import app
 from rnnprune.cli.groups import TaskFlags, spread
 from rnnprune.formats.options import ExportFormat, Values
-from rnnprune.runtime.options import EngineName
+from rnnprune.runtime.options import ScoringEngine
 from rnnprune.tasks.options import Split
 
 Source = Annotated[Path | None, typer.Argument(help="A run folder or a file; the newest run here if not given.")]
@@ -65,7 +65,7 @@ def evaluate(
     device: o.Device = "cpu",
     threads: o.Threads = None,
     engine: Annotated[
-        EngineName | None,
+        ScoringEngine | None,
         typer.Option("--engine", help="What runs it.", show_default="auto for a sparse file, else torch-dense-fp32"),
     ] = None,
     json: o.Json = False,

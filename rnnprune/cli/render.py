@@ -107,11 +107,11 @@ def _(result: FinetuneResult) -> None:
     table.add_row("dense, before", f"{metric.dense:.4g}")
     if metric.dense_control is not None:
         table.add_row("dense, trained on for the same steps", f"{metric.dense_control:.4g}")
-    table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
+    if result.per_tensor:
+        table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
     console().print(table)
-    print(
-        f"{result.run}: {result.steps} steps in {result.seconds:.0f} s; next: rnnprune export {result.run} --format csr"
-    )
+    more = f"; next: rnnprune export {result.run} --format csr" if result.per_tensor else ""
+    print(f"{result.run}: {result.steps} steps in {result.seconds:.0f} s{more}")
 
 
 @_print.register

@@ -12,6 +12,7 @@ from rnnprune.cli.app import app
 from rnnprune.cli.groups import SelectionFlags, TaskFlags, TimingFlags, TuningFlags, spread
 from rnnprune.errors import UsageError
 from rnnprune.pruning.options import PruningOptions, SaliencyName, ScheduleName, parse_block
+from rnnprune.tasks.options import DistillLevel
 from rnnprune.training.options import Keeping, parse_save_every
 
 _PRUNING = PruningOptions()
@@ -34,9 +35,13 @@ def finetune(
     selection: SelectionFlags,
     subject: TaskFlags,
     tuning: TuningFlags,
+    dense: Annotated[bool, o.training("--dense", "Prune nothing: the dense control as a run of its own.")] = False,
     control: Annotated[bool, o.training("--control", "Also train the dense model on, for the same steps.")] = False,
     control_lr: Annotated[float | None, o.training("--control-lr", "Its own peak rate.", show_default="--lr")] = None,
     distill: Annotated[bool, o.training("--distill", "Also learn the outputs of the dense CHECKPOINT.")] = False,
+    distill_level: Annotated[
+        DistillLevel, o.training("--distill-level", "sequence: learn the teacher's own answers.")
+    ] = "word",
     distill_temperature: o.Temperature = 2.0,
     distill_weight: o.LessonWeight = 0.5,
     precision: o.PrecisionOf = "fp32",
@@ -63,14 +68,18 @@ def finetune(
 
     if max_loss is not None and (target is not None or (nproc or 1) > 1 or is_launched()):
         raise UsageError("--max-loss finds the target by itself, in one process: drop --target and --nproc")
+    if dense and (target is not None or max_loss is not None):
+        raise UsageError("--dense prunes nothing: drop --target and --max-loss")
 
+    lesson = Lesson(distill_temperature, distill_weight)
     target = _PRUNING.target if target is None else target
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
         task=subject.choice(distill=distill),
         pruning=PruningOptions(target, schedule, saliency, timing.build(), selection.build(parse_block(block))),
         recipe=tuning.recipe(seed, precision),
-        distill=Distillation(subject.teacher, Lesson(distill_temperature, distill_weight)) if distill else None,
+        distill=Distillation(subject.teacher, lesson, distill_level) if distill else None,
+        dense=dense,
         control=control,
         control_lr=control_lr,
         out=out,

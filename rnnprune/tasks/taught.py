@@ -5,7 +5,8 @@
 s and t: logits of student and teacher, one row for every position that counts (a frame, a token, a sequence); the mean
 over rows is taken. T^2 keeps the two gradients of one size: Hinton, Vinyals, Dean, "Distilling the Knowledge in a
 Neural Network", 2015 (arXiv 1503.02531). For sequences this is word-level distillation, given the true words before:
-Kim, Rush, "Sequence-Level Knowledge Distillation", EMNLP 2016.
+Kim, Rush, "Sequence-Level Knowledge Distillation", EMNLP 2016. Their sequence level needs no mixed loss: the student
+learns the task itself, with the teacher's answers in place of the true ones (`Retellable`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,14 @@ class Distillable(Protocol):
 
     def loss_and_logits(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
         """What `loss` gives, and the logits [positions, classes] of the same forward pass, padding left out."""
+
+
+@runtime_checkable
+class Retellable(Protocol):
+    """What a task has besides the Task protocol where the answers themselves are sequences that a teacher can give."""
+
+    def retold(self, teacher: nn.Module) -> Task:
+        """The same task with the teacher's answers in place of the training set's; all else as it was."""
 
 
 class Lesson(NamedTuple):

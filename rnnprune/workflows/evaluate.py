@@ -11,7 +11,8 @@ from torch import nn
 
 from rnnprune.errors import UsageError
 from rnnprune.formats.sparse import is_sparse_file
-from rnnprune.runtime.options import DENSE, TRITON, EngineName
+from rnnprune.runtime.int8 import quantize, stored_bytes
+from rnnprune.runtime.options import DENSE, INT8, TRITON, ScoringEngine
 from rnnprune.runtime.sparsify import LayerEngine, describe, engines_of, sparsify
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
@@ -25,8 +26,8 @@ class Evaluation:
     """`value` is the figure named `metric`; `figures` holds all that the task gives.
 
     engine: what really computed them, `native` or, where some layers stayed dense, `native+torch-dense-fp32`;
-    layers: each layer's own, with the reason; () where nothing but dense was asked for. notes: what the task has to say
-    about its data.
+    layers: each layer's own, with the reason; () where nothing but dense was asked for. bytes: of the file, or of what
+    torch would save of the model that it quantized. notes: what the task has to say about its data.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Evaluation:
     value: float
     figures: dict[str, float]
     engine: str
+    bytes: int
     layers: tuple[LayerEngine, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -49,6 +51,7 @@ class Evaluation:
             "value": self.value,
             "figures": self.figures,
             "engine": self.engine,
+            "bytes": self.bytes,
             "layers": [asdict(layer) for layer in self.layers],
             "notes": list(self.notes),
         }
@@ -59,9 +62,13 @@ def evaluate(
     choice: TaskChoice,
     split: Split = "test",
     device: str = "cpu",
-    engine: EngineName | None = None,
+    engine: ScoringEngine | None = None,
 ) -> Evaluation:
-    """Score one split. engine None: `auto` for a sparse file, dense for anything else."""
+    """Score one split. engine None: `auto` for a sparse file, dense for anything else.
+
+    `torch-dense-int8` is torch's dynamic quantization of the dense model, the one-line rival. UsageError where torch
+    has none for it.
+    """
     subject = open_subject(path)
     task = find_task(subject, choice, "evaluate")
     place = find_device(device)
@@ -74,11 +81,14 @@ def evaluate(
     model = _build(task, subject, engine, place).to(place)
     figures = loop.evaluate(model, task, split)
     value = figures[task.metric]
-    told = (engines_of(model), describe(model), notes_of(task))
+    nbytes = stored_bytes(model) if engine == INT8 else subject.checkpoint.path.stat().st_size
+    told = (engines_of(model), nbytes, describe(model), notes_of(task))
     return Evaluation(subject.path, split, task.metric, task.goal, value, figures, *told)
 
 
-def _build(task: Task, subject: Subject, engine: EngineName, place: torch.device) -> nn.Module:
+def _build(task: Task, subject: Subject, engine: ScoringEngine, place: torch.device) -> nn.Module:
     if engine == DENSE:
         return load_model(task, subject)
+    if engine == INT8:
+        return quantize(load_model(task, subject))
     return sparsify(task.build_model().to(place), subject.checkpoint.path, engine=engine)

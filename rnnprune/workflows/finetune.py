@@ -128,7 +128,7 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
         )
         choices = () if plan.pruner is None else plan.pruner.choices
         written = write_run(plan.run, stage, plan.model, choices, story)
-    target = request.pruning.target
+    target = 0.0 if request.dense else request.pruning.target
     return FinetuneResult(plan.run, target, written.achieved, written.per_tensor, metric, plan.total_steps, seconds)
 
 

@@ -41,8 +41,8 @@ class FinetuneRequest:
 
     control_lr: the dense control's own peak learning rate, where the pruned run's would harm it. out None:
     `<stem>-s<target in percent>` in the current folder. keeping: whether a run that was interrupted there
-    is gone on with, and how often it is saved. distill: with a teacher, of the pruned model alone.
-    dense: prune nothing, a dense control as a run of its own.
+    is gone on with, and how often it is saved. distill: with a teacher, of this run's own model, never of the control
+    beside it. dense: prune nothing, a dense control as a run of its own.
     """
 
     checkpoint: Path
@@ -91,9 +91,8 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     device = find_device(request.device)
     model = load_model(task, subject).to(device)
     require_finite(model, subject.checkpoint.path)
-    distill = None if request.dense else request.distill
-    learned = task if distill is None else taught(task, model, subject, distill)
-    run = request.out or default_run(request.checkpoint, options.target)
+    learned = task if request.distill is None else taught(task, model, subject, request.distill)
+    run = request.out or default_run(request.checkpoint, 0.0 if request.dense else options.target)
     fingerprint = fingerprint_of(request, subject, task)
     saved = saved_state(run / STAGE / STATE, request.keeping.resume, fingerprint, workers)
     total_steps = planned_steps(task, request.recipe, workers) if saved is None else saved.document["total_steps"]
@@ -152,7 +151,7 @@ def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> di
         "inputs": None if unlabelled.inputs is None else sha256_of(unlabelled.inputs),
         "teacher": None if unlabelled.teacher is None else sha256_of(unlabelled.teacher),
         "pruning": None if request.dense else asdict(request.pruning),
-        "distill": None if request.distill is None or request.dense else request.distill.fingerprint(subject),
+        "distill": None if request.distill is None else request.distill.fingerprint(subject),
         "recipe": asdict(request.recipe),
         "control": request.control,
         "control_lr": request.control_lr,
@@ -160,8 +159,8 @@ def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> di
 
 
 def default_run(checkpoint: Path, target: float) -> Path:
-    """`<stem>-s<target in percent>` in the current folder."""
-    return Path(f"{stem_of(checkpoint)}-s{target * 100:g}")
+    """`<stem>-s<target in percent>` in the current folder; `<stem>-dense` where nothing is pruned."""
+    return Path(f"{stem_of(checkpoint)}-s{target * 100:g}" if target else f"{stem_of(checkpoint)}-dense")
 
 
 def stem_of(checkpoint: Path) -> str:
@@ -173,6 +172,8 @@ def stem_of(checkpoint: Path) -> str:
 def check(request: FinetuneRequest) -> None:
     """Raise UsageError for settings that cannot go together."""
     require_precision(request.recipe.precision, request.device)
+    if request.dense and request.control:
+        raise UsageError("--dense is the control as a run of its own: drop --control")
     if request.distill is not None:
         require_labels(request.task.spec)
     if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):

@@ -14,7 +14,7 @@ from rnnprune.workflows.bench_measure import measure
 from rnnprune.workflows.bench_pieces import Piece, pieces_of
 from rnnprune.workflows.bench_rows import Row
 from rnnprune.workflows.machine import set_threads
-from rnnprune.workflows.rivals import CSR, DENSE, make_work
+from rnnprune.workflows.rivals import CSR, DENSE, INT8, make_work
 from rnnprune.workflows.subject import open_subject
 
 STEPS, BATCH = 100, 1
@@ -24,14 +24,16 @@ class Latency(NamedTuple):
     """Microseconds for one sequence of STEPS at batch 1 through every recurrent layer, one after the other; of a model
     without such layers, for one product with every matrix. Sums of medians.
 
-    us: with the fastest engine for each layer; dense_us: torch dense fp32, in the same interleaved rounds. spread: the
-    widest distance between the quartiles of a layer, relative to its median.
+    us: with the fastest engine for each layer; dense_us, int8_us: torch dense fp32, and its dynamic int8 (None where
+    torch has none for some layer), in the same interleaved rounds. spread: the widest distance between the quartiles of
+    a layer, relative to its median.
     """
 
     us: float
     dense_us: float
     engines: tuple[str, ...]
     spread: float
+    int8_us: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One `latency` object."""
@@ -52,18 +54,27 @@ def measure_latency(path: Path, threads: int, rounds: int) -> Latency | None:
         torch.set_num_threads(before)
     if not timed or not all(rows for _, rows in timed):
         return None
-    best = [(count, min(rows, key=lambda row: row.timing.median_us)) for count, rows in timed]
-    dense = [(count, next(row for row in rows if row.engine == DENSE)) for count, rows in timed]
+    best = [(count, min(filter(_counts, rows), key=lambda row: row.timing.median_us)) for count, rows in timed]
     return Latency(
         us=sum(count * row.timing.median_us for count, row in best),
-        dense_us=sum(count * row.timing.median_us for count, row in dense),
+        dense_us=_sum_of(DENSE, timed) or 0.0,
         engines=tuple(dict.fromkeys(row.engine for _, row in best)),
         spread=max(row.timing.spread for _, row in best),
+        int8_us=_sum_of(INT8, timed),
     )
 
 
 def _rows(piece: Piece, threads: int, rounds: int) -> Sequence[Row]:
+    engines = (INT8, CSR) if native.unavailable_reason() else (INT8, CSR, "native")
+    return measure(make_work(piece, BATCH, STEPS, threads), engines, rounds, memory=False).rows
+
+
+def _counts(row: Row) -> bool:
     """Engines that keep float32 and compute the right thing: the metric was measured with such a one."""
-    engines = (CSR,) if native.unavailable_reason() else (CSR, "native")
-    measured = measure(make_work(piece, BATCH, STEPS, threads), engines, rounds, memory=False)
-    return [row for row in measured.rows if row.dtype == "fp32" and (row.engine == DENSE or not row.is_suspect)]
+    return row.dtype == "fp32" and (row.engine == DENSE or not row.is_suspect)
+
+
+def _sum_of(engine: str, timed: Sequence[tuple[int, Sequence[Row]]]) -> float | None:
+    """Of one engine over all layers; None where it does not run one of them."""
+    found = [(count, row) for count, rows in timed for row in rows if row.engine == engine]
+    return sum(count * row.timing.median_us for count, row in found) if len(found) == len(timed) else None

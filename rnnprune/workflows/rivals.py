@@ -7,7 +7,6 @@ Every engine gets the layout of activations that suits it best: torch's dense mo
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from rnnprune.kernels import scipy_csr, torch_csr
 from rnnprune.kernels.api import Engine, Product
 from rnnprune.kernels.csr import Csr
 from rnnprune.kernels.reference import STEPS, Layer, State, run_layer
+from rnnprune.runtime import int8
 from rnnprune.workflows.bench_pieces import Piece
 
 SPARSE_ENGINES: tuple[Engine, ...] = (torch_csr.ENGINE, scipy_csr.ENGINE)
@@ -131,15 +131,9 @@ def torch_module(piece: Piece) -> nn.RNNBase:
 
 
 def quantize(module: nn.Module) -> nn.Module:
-    """torch's dynamic int8: the one-line alternative to pruning."""
-    wrapped = nn.Sequential(module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch announces a successor of the whole module
-        quantized = torch.ao.quantization.quantize_dynamic(wrapped, {type(module)}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
-    result: nn.Module = quantized[0]
-    if type(result) is type(module):  # torch leaves a layer that it cannot quantize as it was, and says nothing
-        raise RuntimeError(f"torch has no dynamic int8 {type(module).__name__}")
-    return result
+    """torch's dynamic int8: the one-line alternative to pruning. UsageError where torch has none for it."""
+    quantized: nn.Module = int8.quantize(nn.Sequential(module))
+    return quantized.get_submodule("0")
 
 
 def _dense(work: Work) -> Prepared:

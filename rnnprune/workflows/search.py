@@ -153,7 +153,8 @@ class _Staircase:
         request = self.request
         lr = request.recipe.lr if request.control_lr is None else request.control_lr
         checkpoint = request.checkpoint if before is None else before.control
-        return replace(request, checkpoint=checkpoint, recipe=replace(request.recipe, lr=lr), out=run, dense=True)
+        recipe = replace(request.recipe, lr=lr)
+        return replace(request, checkpoint=checkpoint, recipe=recipe, out=run, dense=True, distill=None)
 
     def _pruned_request(self, run: Path, sparsity: float, before: _Stage | None) -> FinetuneRequest:
         checkpoint = self.request.checkpoint if before is None else before.run

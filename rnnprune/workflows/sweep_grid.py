@@ -92,7 +92,7 @@ def cells_of(grid: Grid, base: FinetuneRequest, folder: Path) -> Cells:
 def _control(base: FinetuneRequest, run: Path, seed: int) -> FinetuneRequest:
     lr = base.recipe.lr if base.control_lr is None else base.control_lr
     recipe = replace(base.recipe, seed=seed, lr=lr)
-    return replace(base, out=run, recipe=recipe, dense=True, control_lr=None)
+    return replace(base, out=run, recipe=recipe, dense=True, distill=None, control_lr=None)
 
 
 def _pruned(base: FinetuneRequest, setting: Setting, run: Path, seed: int) -> FinetuneRequest:

@@ -21,7 +21,7 @@ TOGETHER = 256  # hypotheses decoded side by side; bounds memory and leaves the 
 
 def answers(model: Seq2SeqModel, sources: Sequence[Sequence[int]], beam: int) -> list[list[int]]:
     """The answer to every source, without marks, in the order of the sources. beam 1 is greedy."""
-    device = model.output.bias.device
+    device = model.target_embedding.weight.device
     by_length = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     together = max(1, TOGETHER // beam)
     found: dict[int, list[int]] = {}

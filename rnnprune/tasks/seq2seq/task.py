@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from rnnprune.errors import UsageError
 from rnnprune.tasks.batching import Batches, bucketed
 from rnnprune.tasks.options import Goal, Split
-from rnnprune.tasks.seq2seq.decoding import padded
+from rnnprune.tasks.seq2seq.decoding import answers, padded
 from rnnprune.tasks.seq2seq.model import Seq2SeqModel
 from rnnprune.tasks.seq2seq.pairs import Corpus, read_corpus
 from rnnprune.tasks.seq2seq.scores import require_scorer, score
@@ -119,6 +121,19 @@ class Seq2SeqTask:
         before = F.pad(batch.target[:, :-1], (1, 0), value=START)
         logits: Tensor = model(batch.source, before)
         return logits.flatten(0, 1)
+
+    def retold(self, teacher: nn.Module) -> Seq2SeqTask:
+        """The task with the teacher's answers, as it is scored (its beam), in place of the training targets.
+
+        Sequence-level distillation: Kim, Rush, "Sequence-Level Knowledge Distillation", EMNLP 2016, section 3.2.
+        """
+        told = cast(Seq2SeqModel, teacher)
+        sources = list(dict.fromkeys(tuple(source) for source, _ in self.train))
+        with torch.no_grad():
+            given = dict(zip(sources, answers(told, sources, told.spec.beam), strict=True))
+        retold = copy.copy(self)
+        retold.train = [(source, given[tuple(source)]) for source, _ in self.train]
+        return retold
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
         """The figures of a split: every source once, against all its targets."""

@@ -12,7 +12,7 @@ from rnnprune.errors import InputRefused, UsageError
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.seq2seq.spec import Seq2SeqModelSpec
 from rnnprune.tasks.seq2seq.task import Seq2SeqTask
-from rnnprune.tasks.seq2seq.tokens import END, PAD, SPECIAL, START
+from rnnprune.tasks.seq2seq.tokens import END, PAD, SPECIAL, START, Tokens
 from rnnprune.tasks.source import DataOptions
 
 SMALL = Seq2SeqModelSpec(hidden=8, embedding=6)
@@ -130,3 +130,19 @@ def test_what_does_not_belong_here_is_a_usage_error(backwards, monkeypatch):
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(UsageError, match="sacrebleu, which is not installed"):
         Seq2SeqTask.from_pairs(backwards, Seq2SeqModelSpec(metric="BLEU", hidden=8))
+
+
+def test_retold_pairs_hold_the_teachers_answers_and_leave_the_scores_alone(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    words = ["".join("abcd"[(n >> shift) & 3] for shift in (0, 2, 4)) for n in range(64)]
+    path.write_text("".join(f"{word}\t{target}\n" for word in words for target in (word[::-1], word)))
+    task = Seq2SeqTask.from_pairs(path, Seq2SeqModelSpec(hidden=8, embedding=4, beam=2))
+    teacher = task.build_model().eval()
+    retold = task.retold(teacher)
+    assert len(retold.train) == len(task.train)
+    target = Tokens(task.spec.target_level, task.spec.target_vocabulary)
+    for (source, answer), pair in zip(retold.train, task.corpus.train, strict=True):
+        assert source == Tokens("char", task.spec.source_vocabulary).encode(pair.source)
+        assert [target.decode(answer)] == teacher.translate([pair.source], beam=2)
+    assert retold.evaluate(teacher, "test") == task.evaluate(teacher, "test")
+    assert task.train != retold.train, "the task itself is as it was"

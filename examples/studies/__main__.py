@@ -1,0 +1,44 @@
+"""The studies: pruning against smaller models, schedules, teachers, blocks and int8, on three tasks.
+
+    python -m examples.studies status
+    python -m examples.studies run                    # all that is missing, the most telling first
+    python -m examples.studies run B/g2p/hard25/0     # one cell; B/g2p or B: all under it
+    python -m examples.studies run A --jobs 2         # side by side; or start it twice: no cell is made by two
+    python -m examples.studies time                   # latencies, on a quiet machine
+    python -m examples.studies render                 # docs/results/studies from the raw figures there
+
+Run from the top of the repository, after examples/text/fetch.py and examples/speech/fetch.py. Every run takes one core,
+and goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from examples.studies import cells, pages, runner, status, timing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=("status", "run", "time", "render"))
+    parser.add_argument("cells", nargs="?", default="", help="STUDY[/TASK[/VARIANT[/SEED]]]")
+    parser.add_argument("--jobs", type=int, default=1, help="of run: side by side")
+    asked = parser.parse_args()
+    try:
+        chosen = cells.cells(asked.cells)
+    except ValueError as error:
+        parser.error(str(error))
+    if asked.verb == "status":
+        print(status.table(chosen))
+    elif asked.verb == "run":
+        return runner.make_all(chosen, asked.jobs)
+    elif asked.verb == "time":
+        return timing.time_all(chosen)
+    else:
+        pages.render()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

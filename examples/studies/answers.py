@@ -1,0 +1,107 @@
+"""What was asked of the studies, and what the raw figures answer: a line or two under a table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+
+from examples.studies.rows import NOT_RUN, Row, Rows, control_of, perplexity, relative, shown
+from examples.studies.tasks import TASKS
+
+LEAST_BYTES = 0.12  # of dense fp32, asked for of a model that loses at most NEAR
+NEAR = 1.02  # times the control's figure
+
+
+def large_sparse_against_small_dense(task: str, found: Rows) -> list[str]:
+    """Study A. Of a language model by its perplexity, of a character."""
+    measure = perplexity if task == "lm" else float
+    what = "perplexity" if task == "lm" else TASKS[task].shown
+    small, large, dense = (found[name] for name in ("dense-small", "sparse-large", "dense"))
+    lower = _below(large, small, measure)
+    higher = shown(relative(large.test(), dense.test(), measure), " %", "+")
+    whole, left = dense.of_any("weights"), large.of_any("nonzeros")
+    times = f", which has {whole / left:.1f} times as many weights" if whole and left else ""
+    return [
+        f"{what}, sparse from large below dense small: {lower}; asked for: at least 25 %.",
+        f"{what}, sparse from large above the dense baseline{times}: {higher}; asked for: not above.",
+    ]
+
+
+def gradual_against_hard(_: str, found: Rows) -> list[str]:
+    """Study B: the best of hard is the best of its means on the test split, the hardest rival for gradual."""
+    lines = []
+    for saliency in ("magnitude", "fisher"):
+        hard = [found[f"{name}-{saliency}"] for name in ("hard05", "hard25", "hard50")]
+        made = [row for row in hard if row.test()]
+        if not made:
+            lines.append(f"{saliency}, gradual below the best of hard: {NOT_RUN}; asked for: at least 7 %.")
+            continue
+        best = min(made, key=lambda row: statistics.fmean(row.test().values()))
+        gradual, cubic = (_below(found[f"{name}-{saliency}"], best) for name in ("gradual", "cubic"))
+        name = best.variant.told.partition(";")[0]
+        lines.append(
+            f"{saliency}, gradual below the best of hard ({name}): {gradual}; asked for: at least 7 %. Cubic: {cubic}."
+        )
+    return lines
+
+
+def with_and_without_a_teacher(_: str, found: Rows) -> list[str]:
+    """Study C."""
+    told = {"taught": "with the teacher's outputs", "retold": "with the teacher's own answers"}
+    return [
+        f"{found[size].variant.told}, {told[kind]} against without: "
+        f"{shown(relative(found[f'{size}-{kind}'].test(), found[size].test()), ' %', '+')}."
+        for kind in told
+        for size in ("small", "large")
+        if f"{size}-{kind}" in found
+    ]
+
+
+def faster_and_smaller(task: str, found: Rows) -> list[str]:
+    """Study D."""
+    control, dense = control_of(task), found["dense"]
+    int8, whole = dense.latency("dense-int8"), dense.bytes("dense")
+    points = [(mean, row.variant.told, form, row) for row in found.values() for form in row.variant.forms
+              if math.isfinite(mean := _mean(row, form))]  # fmt: skip
+    near = [
+        (row.bytes(form) or math.inf, told, form)
+        for mean, told, form, row in points
+        if control and mean <= NEAR * statistics.fmean(control.values())
+    ]
+    share = f"{min(near)[0] / whole:.1%} of the dense bytes ({min(near)[1]}, {min(near)[2]})" if near and whole else ""
+    least = share or ("no file" if points and control else NOT_RUN)
+    return [
+        *_faster([(mean, told, form, row.latency(form)) for mean, told, form, row in points], int8),
+        f"Smallest within {NEAR - 1:.0%} of the control: {least}; asked for: at most {LEAST_BYTES:.0%}.",
+    ]
+
+
+def _faster(points: list[tuple[float, str, str, float | None]], int8: float | None) -> list[str]:
+    """The best figure that each side has at the latency of dense int8 or below."""
+    if int8 is None:
+        return [f"As fast as dense int8: {NOT_RUN}."]
+    sides = {"dense": [], "sparse": []}  # type: dict[str, list[tuple[float, str]]]
+    for mean, told, form, us in points:
+        if us is not None and us <= int8:
+            sides["dense" if form.startswith("dense") else "sparse"].append((mean, f"{told}, {form}"))
+    best = {side: f"{min(found)[0]:.4g} ({min(found)[1]})" if found else "none" for side, found in sides.items()}
+    return [f"As fast as dense int8 or faster, the best sparse: {best['sparse']}; the best dense: {best['dense']}."]
+
+
+def _below(row: Row, other: Row, measure: Callable[[float], float] = float) -> str:
+    """How much lower, seed by seed."""
+    return shown([-each for each in relative(row.test(), other.test(), measure)], " %")
+
+
+def _mean(row: Row, form: str) -> float:
+    values = list(row.file(form).values())  # type: ignore[arg-type]
+    return statistics.fmean(values) if values else math.inf
+
+
+ANSWERS: Mapping[str, Callable[[str, Rows], list[str]]] = {
+    "A": large_sparse_against_small_dense,
+    "B": gradual_against_hard,
+    "C": with_and_without_a_teacher,
+    "D": faster_and_smaller,
+}

@@ -1,0 +1,235 @@
+"""What is tried: six studies, their variants, and the cells and runs that they come to.
+
+A cell is one study, task, variant and seed. It asks for runs: dense checkpoints and fine-tunings, each made once
+however many cells ask for it, since a run is known by its words alone. The learning rate of a variant is tuned with
+seed 0, by the validation split, over the same RATES for every one; the other seeds take the best. See choice.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from examples.studies.tasks import TASKS
+
+RATES = ("0.001", "0.002", "0.004")
+SEEDS = (0, 1, 2)
+OWN = "own"  # the rate is tuned for this very variant
+
+Form = Literal["dense", "dense-int8", "csr", "csr-fp16", "bsr", "bsr-int8"]
+DENSE_FORMS: tuple[Form, ...] = ("dense", "dense-int8")
+SINGLE_FORMS: tuple[Form, ...] = ("csr", "csr-fp16")
+BLOCK_FORMS: tuple[Form, ...] = ("bsr", "bsr-int8")
+
+
+class Variant(NamedTuple):
+    """told: its row on the page. flags: after `finetune CHECKPOINT`; {matched} and {large} are filled in.
+
+    rate: OWN, the STUDY/VARIANT whose choice is taken, or a figure. longer: times the task's steps; fresh: from an
+    untrained checkpoint, for the steps of the dense training and the fine-tuning together. forms: in which it is stored
+    and scored. tasks: where not all.
+    """
+
+    told: str
+    flags: str
+    size: str = "base"
+    rate: str = OWN
+    longer: int = 1
+    fresh: bool = False
+    forms: tuple[Form, ...] = ()
+    tasks: tuple[str, ...] = tuple(TASKS)
+
+
+def pruned(target: str, schedule: str = "cubic", saliency: str = "fisher", more: str = "") -> str:
+    """The flags of a pruned run."""
+    return f"--target {target} --schedule {schedule} --saliency {saliency} {more}".strip()
+
+
+DENSE = Variant("dense, trained on as long", "--dense")
+DENSE_SMALL = Variant("dense, small", "--dense", size="small")
+SPARSE_LARGE = Variant("sparse, from large", pruned("{matched}"), size="large")
+
+A: Mapping[str, Variant] = {
+    "dense": DENSE._replace(told="dense, baseline"),
+    "dense-small": DENSE_SMALL,
+    "sparse-large": SPARSE_LARGE,
+    "sparse": Variant("sparse, from baseline", pruned("{matched}")),
+    "sparse-medium": Variant("sparse, from medium", pruned("{matched}"), size="medium"),
+    "dense-medium": Variant("dense, medium", "--dense", size="medium"),
+}
+
+METHODS: Mapping[str, tuple[str, str, str]] = {  # name -> schedule, more flags, what a page calls it
+    "gradual": ("gradual", "", "gradual, 5 to 50 %"),
+    "cubic": ("cubic", "", "cubic, 5 to 50 %"),
+    "hard05": ("hard", "--start 0.05", "hard, at 5 %"),
+    "hard25": ("hard", "--start 0.25", "hard, at 25 %"),
+    "hard50": ("hard", "--start 0.5", "hard, at 50 %"),
+    "oneshot": ("hard", "--start 0", "one-shot, at the first step"),
+}
+B: Mapping[str, Variant] = {
+    f"{method}-{saliency}": Variant(f"{told}; {saliency}", pruned("0.9", schedule, saliency, more))
+    for saliency in ("magnitude", "fisher")
+    for method, (schedule, more, told) in METHODS.items()
+}
+
+TAUGHT, RETOLD = "--distill --teacher {large}", "--distill --distill-level sequence --teacher {large}"
+C: Mapping[str, Variant] = {
+    "small": DENSE_SMALL,
+    "small-taught": Variant("dense, small; taught", f"--dense {TAUGHT}", size="small"),
+    "large": SPARSE_LARGE,
+    "large-taught": Variant("sparse, from large; taught", pruned("{matched}", more=TAUGHT), size="large"),
+    "small-retold": Variant(
+        "dense, small; on the teacher's answers", f"--dense {RETOLD}", size="small", tasks=("g2p",)
+    ),
+    "large-retold": Variant(
+        "sparse, from large; on the teacher's answers", pruned("{matched}", more=RETOLD), size="large", tasks=("g2p",)
+    ),
+}
+
+
+def _singles() -> Iterator[tuple[str, Variant]]:
+    for saliency in ("fisher", "magnitude"):
+        for percent in (80, 90, 95):
+            flags, rate = pruned(f"{percent / 100:g}", "cubic", saliency), f"B/cubic-{saliency}"
+            told = f"single weights, {percent} %; {saliency}"
+            yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS)
+
+
+def _blocks() -> Iterator[tuple[str, Variant]]:
+    for saliency in ("fisher", "magnitude"):
+        for block in ("4x1", "8x1", "16x1", "8x4"):
+            for percent in (80, 90):
+                flags = pruned(f"{percent / 100:g}", "cubic", saliency, f"--block {block}")
+                told, rate = f"blocks {block}, {percent} %; {saliency}", f"B/cubic-{saliency}"
+                tasks = tuple(TASKS) if saliency == "fisher" else ("g2p", "lm")
+                variant = Variant(told, flags, rate=rate, forms=BLOCK_FORMS, tasks=tasks)
+                yield f"block{block}-{percent}-{saliency}", variant
+
+
+D: Mapping[str, Variant] = {
+    "dense": DENSE._replace(told="dense", rate="A/dense", forms=DENSE_FORMS),
+    "small": DENSE_SMALL._replace(rate="A/dense-small", forms=DENSE_FORMS),
+    **dict(_singles()),
+    **dict(_blocks()),
+}
+
+
+def _timed(told: str, more: str, rate: str = "B/gradual-magnitude", saliency: str = "magnitude") -> Variant:
+    return Variant(told, pruned("0.9", "gradual", saliency, more), rate=rate, tasks=("g2p",))
+
+
+E: Mapping[str, Variant] = {
+    "paper": _timed("start 5 %, ramp 25 %, end 50 %, slopes 1 : 1.5, literal", ""),
+    "revive": _timed("revive", "--revive"),
+    "slope2": _timed("slopes 1 : 2", "--slope-ratio 2"),
+    "start0": _timed("start 0 %", "--start 0"),
+    "start15": _timed("start 15 %", "--start 0.15"),
+    "ramp10": _timed("ramp 10 %", "--ramp 0.1"),
+    "ramp40": _timed("ramp 40 %", "--ramp 0.4"),
+    "end30": _timed("end 30 %, ramp 15 %", "--ramp 0.15 --end 0.3"),
+    "end75": _timed("end 75 %, ramp 40 %", "--ramp 0.4 --end 0.75"),
+    "end90": _timed("end 90 %, ramp 45 %", "--ramp 0.45 --end 0.9"),
+    "fisher": _timed("fisher, literal", "", "B/gradual-fisher", "fisher"),
+    "fisher-revive": _timed("fisher, revive", "--revive", "B/gradual-fisher", "fisher"),
+}
+
+
+G2P, BOTH = ("g2p",), ("g2p", "lm")
+
+
+def _own(
+    told: str,
+    more: str = "",
+    target: str = "0.9",
+    longer: int = 1,
+    saliency: str = "fisher",
+    tasks: tuple[str, ...] = BOTH,
+) -> Variant:
+    flags, rate = pruned(target, "cubic", saliency, more), f"B/cubic-{saliency}"
+    return Variant(told, flags, rate=rate, longer=longer, tasks=tasks)
+
+
+def _first(told: str, flags: str) -> Variant:
+    return Variant(told, flags, rate="0.002", fresh=True, tasks=BOTH)
+
+
+ALL_OF_IT = "--scope model --distill"
+F: Mapping[str, Variant] = {
+    "control": DENSE._replace(rate="A/dense", tasks=BOTH),
+    "s90": _own("90 %: cubic, fisher"),
+    "s95": _own("95 %: cubic, fisher", target="0.95"),
+    "magnitude": _own("90 %, magnitude", saliency="magnitude"),
+    "model": _own("90 %, zeros shared out over the model", "--scope model"),
+    "distill": _own("90 %, the dense model as teacher", "--distill"),
+    "all": _own("90 %, shared out, with teacher", ALL_OF_IT),
+    "all95": _own("95 %, shared out, with teacher", ALL_OF_IT, target="0.95"),
+    "initial": _first("90 %, pruned during the initial training", pruned("0.9")),
+    "initial-paper": _first("the same, gradual and magnitude: the paper", pruned("0.9", "gradual", "magnitude")),
+    "type": _own("90 %, over the layers of a type", "--scope type", tasks=G2P),
+    "gate": _own("90 %, every gate alike", "--scope gate", tasks=G2P),
+    "end75": _own("90 %, last cut at 75 %", "--end 0.75", tasks=G2P),
+    "end30": _own("90 %, last cut at 30 %", "--end 0.3", tasks=G2P),
+    "linear": _own("90 %, rate falls linearly", "--decay linear", tasks=G2P),
+    "constant": _own("90 %, rate stays", "--decay constant", tasks=G2P),
+    "diagonal": _own("90 %, recurrent diagonal kept", "--keep-diagonal", tasks=G2P),
+    "revive": Variant(
+        "90 %, gradual, revive; fisher",
+        pruned("0.9", "gradual", "fisher", "--revive"),
+        rate="B/gradual-fisher",
+        tasks=G2P,
+    ),
+    "model95": _own("95 %, zeros shared out over the model", "--scope model", target="0.95", tasks=G2P),
+    "distill95": _own("95 %, the dense model as teacher", "--distill", target="0.95", tasks=G2P),
+    "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
+    "all4": _own("90 %, shared out, with teacher, four times the steps", ALL_OF_IT, longer=4),
+    "all95-4": _own("95 %, shared out, with teacher, four times the steps", ALL_OF_IT, target="0.95", longer=4),
+    "longer4": _own("90 %, four times the steps", longer=4, tasks=G2P),
+}
+
+STUDIES: Mapping[str, Mapping[str, Variant]] = {"A": A, "B": B, "C": C, "D": D, "E": E, "F": F}
+ORDER = (  # the most telling first
+    *((study, "g2p") for study in "ABC"),
+    *((study, "lm") for study in "ABC"),
+    *(("D", task) for task in ("g2p", "lm")),
+    *((study, "speech") for study in "ABC"),
+    ("F", "g2p"),
+    ("E", "g2p"),
+    ("F", "lm"),
+    ("D", "speech"),
+)
+
+
+class Cell(NamedTuple):
+    """One study, task, variant and seed."""
+
+    study: str
+    task: str
+    name: str
+    seed: int
+
+    @property
+    def variant(self) -> Variant:
+        """What is tried."""
+        return STUDIES[self.study][self.name]
+
+    def __str__(self) -> str:
+        return f"{self.study}/{self.task}/{self.name}/{self.seed}"
+
+
+def cells(selection: str = "") -> list[Cell]:
+    """All of them in the order in which they are made, or those under `STUDY[/TASK[/VARIANT[/SEED]]]`.
+
+    Raises ValueError where there is none.
+    """
+    every = [
+        Cell(study, task, name, seed)
+        for study, task in ORDER
+        for seed in SEEDS
+        for name, variant in STUDIES[study].items()
+        if task in variant.tasks
+    ]
+    asked = selection.strip("/").split("/") if selection else []
+    found = [cell for cell in every if str(cell).split("/")[: len(asked)] == asked]
+    if not found:
+        raise ValueError(f"{selection}: no such cell; expected STUDY[/TASK[/VARIANT[/SEED]]] such as B/g2p/hard25/0")
+    return found
