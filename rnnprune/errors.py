@@ -8,7 +8,8 @@
     └── StorageError       6  nothing could be written: disk full, folder read-only, path taken
 
     KeyboardInterrupt
-    └── Interrupted  130, 143  SIGINT or SIGTERM; no Exception, so that nobody's `except Exception` takes it
+    └── Interrupted  130, 143  SIGINT or SIGTERM; no Exception, so that nobody's `except Exception` takes it;
+                               143 as well where another process of the same run is lost
 
 A message says what was found, why that cannot go on, and what to do about it.
 """

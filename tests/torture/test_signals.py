@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -96,7 +97,16 @@ def slow_down_cuts_and_exports(tell: int) -> None:
 
 
 def send_in(phase: str, number: int, wait: float, *arguments: str) -> tuple[int, int]:
-    """The exit code of a command that is sent a signal so many seconds into a phase; the steps it had begun by then."""
+    """The exit code of a command that is sent a signal so many seconds into a phase; the steps it had begun by then.
+
+    Begun again where this process slept so long that the command had ended before.
+    """
+    while (sent := send_once(phase, number, wait, *arguments)) is None:
+        shutil.rmtree("run", ignore_errors=True)
+    return sent
+
+
+def send_once(phase: str, number: int, wait: float, *arguments: str) -> tuple[int, int] | None:
     told, tell = os.pipe()
     child = forked(command(*arguments, tell=tell))
     os.close(tell)
@@ -107,12 +117,13 @@ def send_in(phase: str, number: int, wait: float, *arguments: str) -> tuple[int,
             line = read_line(phases)
             begun += line == b"training"
         time.sleep(wait)
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         os.kill(child, number)
         rest = phases.read(1 << 16) or b""
         code = exit_code(child)
         while more := phases.read(1 << 16):
             rest += more
-    return code, begun + rest.count(b"training")
+    return None if ended else (code, begun + rest.count(b"training"))
 
 
 def read_line(phases: io.RawIOBase) -> bytes:
