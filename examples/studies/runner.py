@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def make_all(cells: Sequence[Cell], jobs: int) -> int:
     signal.signal(signal.SIGTERM, _end)
     if jobs > 1:
         return _side_by_side(jobs)
+    fetch({work.task for work in missing_work(cells)})
     failed: dict[str, str] = {}
     while True:
         missing = [work for work in missing_work(cells) if work.name not in failed]
@@ -39,6 +41,23 @@ def make_all(cells: Sequence[Cell], jobs: int) -> int:
     for name, why in failed.items():
         print(f"{name}: {why}")
     return 1 if failed else 0
+
+
+def fetch(tasks: Iterable[str]) -> None:
+    """The data of these tasks, where it is not there; see examples/text and examples/speech."""
+    from examples.speech import run as speech
+    from examples.text import run as text
+
+    examples = {**text.EXAMPLES, "speech": speech.EXAMPLES["en"]}
+    for task in tasks:
+        examples[task].prepare()
+
+
+def forget(cells: Sequence[Cell]) -> None:
+    """Drop what was made for these cells, with its figures, so that it is made again; dense checkpoints stay."""
+    for work in [work for cell in cells for work in choice.asked(cell).work]:
+        raw.path_of(work).unlink(missing_ok=True)
+        shutil.rmtree(work.folder, ignore_errors=True)
 
 
 def missing_work(cells: Iterable[Cell]) -> Iterator[Work]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from examples.studies import choice, pages, raw, runner, status, tables, tasks, timing
+from examples.studies import choice, pages, pictures, raw, runner, status, tables, tasks, timing
 from examples.studies.cells import OWN, RATES, STUDIES, Cell, cells
 from examples.studies.made import Failed, kept
 from examples.studies.rows import relative, rows, shown
@@ -210,6 +210,35 @@ def test_figures_made_by_other_commands_do_not_count(monkeypatch: pytest.MonkeyP
     assert raw.read(dense) is not None
     monkeypatch.setitem(tasks.TASKS, "lm", tasks.TASKS["lm"]._replace(dense_steps=7))
     assert raw.read(dense) is None
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_is_asked_for_again_is_dropped_and_nothing_else() -> None:
+    chosen = cells("B/g2p/hard25-fisher")
+    made = list(make_up(cells("B/g2p/hard05-fisher") + chosen, by_rate))
+    run_of(chosen[0], "0.001").folder.mkdir(parents=True)
+    runner.forget(chosen)
+    assert {work.name for work in made if raw.read(work) is None} == {work.name for work in made if "0.25" in work.name}
+    assert not run_of(chosen[0], "0.001").folder.exists()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_the_pictures_show() -> None:
+    def figures(run: Run) -> float:
+        return {"small": 15.0, "large": 10.5}.get(run.dense.size, 10.0) + ("--target" in run.flags) * 1.0
+
+    assert pictures.sizes() == {}
+    assert pictures.frontier("g2p") == []
+    list(make_up(cells("A/g2p") + cells("F/g2p/s90") + cells("F/g2p/control"), figures))
+    assert pictures.sizes() == {
+        "g2p": [
+            ("small, dense", pytest.approx(50.0), pytest.approx(0.0)),
+            ("large, sparse", pytest.approx(15.0), pytest.approx(0.0)),
+        ]
+    }
+    assert pictures.gaps("g2p") == [("cubic, fisher", pytest.approx(10.0), pytest.approx(0.0))]
+    slow, fast, poor = (pictures.Dot("", ms, figure, True) for ms, figure in ((3.0, 1.0), (1.0, 2.0), (2.0, 2.5)))
+    assert pictures.best_of([slow, fast, poor]) == [fast, slow]
 
 
 def test_a_selection_names_cells_that_exist() -> None:

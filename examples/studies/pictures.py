@@ -1,0 +1,191 @@
+"""Three figures that a newcomer reads at a glance, drawn from the raw figures: docs/results/studies/*.svg.
+
+    large_sparse.svg   study A: a small dense model and a large sparse one with as many weights, each task
+    frontier.svg       study D: figure against latency, dense, int8 and sparse
+    own_size.svg       study F: how far behind the dense control 90 % of zeros leave a model, and what closes the gap
+
+A transparent ground, and one grey for all that is no data, read alike on a light and a dark page. matplotlib draws
+them: `pip install 'rnnprune[plot]'`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from examples.studies.pages import FOLDER
+from examples.studies.rows import Row, control_of, relative, rows
+from examples.studies.tasks import TASKS
+
+GREY, DENSE, SPARSE, LIGHT = "#848d97", "#d9822b", "#2f81f7", "#8fb8f5"
+LOOK = {
+    "axes.edgecolor": GREY, "axes.labelcolor": GREY, "text.color": GREY, "xtick.color": GREY, "ytick.color": GREY,
+    "axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "legend.frameon": False,
+    "svg.hashsalt": "rnnprune", "savefig.transparent": True,
+}  # fmt: skip
+GAPS = {
+    "initial-paper": "the paper's way",
+    "magnitude": "cubic, magnitude",
+    "s90": "cubic, fisher",
+    "model": "fisher, shared out",
+    "distill": "fisher, teacher",
+    "all": "fisher, shared out, teacher",
+    "all4": "the same, four times as long",
+}
+
+
+class Bar(NamedTuple):
+    """percent: the mean over the seeds, above the dense model that it is held against; deviation: None of one seed."""
+
+    label: str
+    percent: float
+    deviation: float | None
+
+
+class Dot(NamedTuple):
+    """One file: milliseconds, the mean of its figure, and whether zeros make it fast."""
+
+    label: str
+    milliseconds: float
+    figure: float
+    sparse: bool
+
+
+def sizes() -> dict[str, list[Bar]]:
+    """Task -> dense small, sparse large, above the dense baseline; only tasks for which both are there."""
+    found = {}
+    for task in TASKS:
+        made = rows("A", task)
+        bars = [_bar(made[name], label, control_of(task))
+                for name, label in (("dense-small", "small, dense"), ("sparse-large", "large, sparse"))]  # fmt: skip
+        found[task] = [bar for bar in bars if bar is not None]
+    return {task: bars for task, bars in found.items() if len(bars) == 2}
+
+
+def frontier(task: str) -> list[Dot]:
+    """Every file of the task that was scored and timed."""
+    dots = []
+    for row in rows("D", task).values():
+        for form in row.variant.forms:
+            values, us = list(row.file(form).values()), row.latency(form)
+            if values and us is not None:
+                label = f"{row.variant.told.partition(';')[0]}{', int8' if 'int8' in form else ''}"
+                dots.append(Dot(label, us / 1000, statistics.fmean(values), not form.startswith("dense")))
+    return dots
+
+
+def gaps(task: str) -> list[Bar]:
+    """What is behind the control at 90 %, from the paper's way to all that helps."""
+    made = rows("F", task)
+    bars = [
+        _bar(made[name], label, control_of(task, made[name].variant.longer))
+        for name, label in GAPS.items()
+        if name in made
+    ]
+    return [bar for bar in bars if bar is not None]
+
+
+def best_of(dots: Sequence[Dot]) -> list[Dot]:
+    """Those that no faster one beats, by latency: smaller figures are better for every task here."""
+    found: list[Dot] = []
+    for dot in sorted(dots, key=lambda dot: (dot.milliseconds, dot.figure)):
+        if not found or dot.figure < found[-1].figure:
+            found.append(dot)
+    return found
+
+
+def _bar(row: Row, label: str, control: Mapping[int, float]) -> Bar | None:
+    percents = relative(row.test(), control)
+    if not percents or not all(map(math.isfinite, percents)):
+        return None
+    return Bar(label, statistics.fmean(percents), statistics.stdev(percents) if len(percents) > 1 else None)
+
+
+def draw_all() -> int:
+    """The exit code: 1 where a figure has nothing to show yet, or there is no matplotlib."""
+    if find_spec("matplotlib") is None:
+        print("the pictures need matplotlib; install it with `pip install 'rnnprune[plot]'`")
+        return 1
+    tasks = [task for task in TASKS if frontier(task)]
+    ready: dict[str, Callable[[Any], None] | None] = {
+        "large_sparse": _draw_sizes if sizes() else None,
+        "frontier": (lambda figure: _draw_frontiers(figure, tasks)) if tasks else None,
+        "own_size": _draw_gaps if any(gaps(task) for task in ("g2p", "lm")) else None,
+    }
+    for name, draw in ready.items():
+        path = FOLDER / f"{name}.svg"
+        if draw is None:
+            print(f"{path}: nothing to show yet")
+            continue
+        with import_module("matplotlib").rc_context(LOOK):
+            figure = import_module("matplotlib.figure").Figure(figsize=(8, 4), layout="constrained")
+            draw(figure)
+            figure.savefig(path, metadata={"Date": None})
+        print(path)
+    return 0 if all(ready.values()) else 1
+
+
+def _draw_sizes(figure: Any) -> None:
+    found, axes = sizes(), figure.subplots()
+    for place, colour in enumerate((DENSE, SPARSE)):
+        bars = [each[place] for each in found.values()]
+        at = [index + (place - 0.5) * 0.36 for index in range(len(bars))]
+        _columns(axes, at, bars, colour)
+    axes.set_xticks(range(len(found)), [f"{task}\n{TASKS[task].shown}" for task in found])
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.set_ylabel("worse than the dense baseline, %")
+    axes.set_title("A sixth of the weights: small and dense, or large and sparse?")
+    figure.legend(loc="outside lower center", ncols=2)
+
+
+def _columns(axes: Any, at: Sequence[float], bars: Sequence[Bar], colour: str) -> None:
+    heights, errors = [bar.percent for bar in bars], [bar.deviation or 0.0 for bar in bars]
+    axes.bar(at, heights, 0.34, yerr=errors, color=colour, ecolor=GREY, label=bars[0].label)
+    for x, bar in zip(at, bars, strict=True):
+        up = max(bar.percent, 0) + (bar.deviation or 0)
+        axes.annotate(f"{bar.percent:+.0f} %", (x, up), xytext=(0, 3), textcoords="offset points", ha="center")
+
+
+def _draw_frontiers(figure: Any, tasks: Sequence[str]) -> None:
+    figure.set_size_inches(4.5 * len(tasks) if len(tasks) > 1 else 8, 4)
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        _draw_frontier(axes, task)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+
+def _draw_frontier(axes: Any, task: str) -> None:
+    dots = frontier(task)
+    for sparse, colour, label in ((False, DENSE, "dense, int8"), (True, SPARSE, "sparse")):
+        side = [dot for dot in dots if dot.sparse == sparse]
+        axes.scatter([dot.milliseconds for dot in side], [dot.figure for dot in side], color=colour, s=22, label=label)
+        front = best_of(side)
+        axes.step([dot.milliseconds for dot in front], [dot.figure for dot in front], where="post", color=colour)
+        for dot in side if not sparse else front[:1] + front[-1:]:
+            place, down = (dot.milliseconds, dot.figure), -11 if "int8" in dot.label else 5
+            axes.annotate(dot.label, place, xytext=(4, down), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.08)
+    ticks = import_module("matplotlib.ticker")
+    axes.xaxis.set_major_locator(ticks.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda milliseconds, _: f"{milliseconds:g}")
+    axes.xaxis.set_minor_formatter(ticks.NullFormatter())
+    axes.set_xlabel("ms, recurrent layers, 100 steps")
+    axes.set_ylabel(f"{TASKS[task].shown} (lower is better)")
+    axes.set_title(task)
+
+
+def _draw_gaps(figure: Any) -> None:
+    tasks = [task for task in ("g2p", "lm") if gaps(task)]
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0], tasks, strict=True):
+        bars = gaps(task)
+        at = range(len(bars), 0, -1)
+        errors = [bar.deviation or 0.0 for bar in bars]
+        axes.barh(at, [bar.percent for bar in bars], xerr=errors, color=[LIGHT] * 3 + [SPARSE] * 9, ecolor=GREY)
+        axes.set_yticks(at, [bar.label for bar in bars])
+        axes.axvline(0, color=GREY, linewidth=1)
+        axes.set_xlabel("% worse than dense")
+        axes.set_title(f"{task}, 90 % zeros")
