@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -79,9 +80,7 @@ class ModelSpec:
 
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape of everything in the model's state dict, from torch's meta device: nothing is allocated."""
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tensors without elements: a vocabulary that is not known yet
-            return {name: tuple(tensor.shape) for name, tensor in self.build().state_dict().items()}
+        return dict(_shapes_of(self))
 
     def check_total(self) -> None:
         """Raise UsageError for more weights than MAX_PARAMETERS."""
@@ -91,6 +90,13 @@ class ModelSpec:
 
     def _sizes(self) -> list[str]:
         return [name for name, kind in self._types().items() if kind is int]
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes_of(spec: ModelSpec) -> dict[str, Shape]:
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tensors without elements: a vocabulary that is not known yet
+        return {name: tuple(tensor.shape) for name, tensor in spec.build().state_dict().items()}
 
 
 def check_tokens(name: str, tokens: tuple[str, ...], special: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import NamedTuple
 
@@ -23,12 +24,17 @@ def victim(seed: int) -> Victim:
     rng = random.Random(seed)
     everything = bases()
     kind = rng.choice(("sparse", "sparse", "sparse", "safetensors", "torch zip", "torch zip", "legacy pickle", "npz"))
-    name = rng.choice([name for name, base in everything.items() if base.kind == kind])
+    name = rng.choice(_names(kind))
     base = everything[name]
     if rng.random() < 0.125:
         return Victim(name, wreck_bytes(rng, base.data, everything[rng.choice(list(everything))].data))
     data = _wreck(rng, base)
     return Victim(name, wreck_bytes(rng, data, base.data) if rng.random() < 0.05 else data)
+
+
+@functools.cache
+def _names(kind: str) -> list[str]:
+    return [name for name, base in bases().items() if base.kind == kind]
 
 
 def _wreck(rng: random.Random, base: Base) -> bytes:

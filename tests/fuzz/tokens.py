@@ -63,11 +63,15 @@ STRINGS = (
     ),
     *("'<f4'", "'>f8'", "'|O'", "'<U9'", "'<f2'", "'|b1'", "'<c16'", "'<M8[s]'", "'f4,f4'", "'descr'", "'shape'", "{}"),
 )
+WINDOW = 10_000
 NESTED = (3, 50, 101, 200, 1000, 5000, 100_000)
 
 
 def wreck_text(rng: random.Random, text: str) -> str:
     """The text with one token replaced, dropped, doubled or nested, or with one pair of an object doubled."""
+    if len(text) > 2 * WINDOW:  # nested by an earlier change: half a million tokens
+        begin = rng.randrange(len(text) - WINDOW)
+        return text[:begin] + wreck_text(rng, text[begin : begin + WINDOW]) + text[begin + WINDOW :]
     tokens = list((PAIR if (how := rng.randrange(10)) == 0 else TOKEN).finditer(text))
     if not tokens:
         return text + rng.choice(NUMBERS)
