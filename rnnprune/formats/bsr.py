@@ -74,14 +74,14 @@ def bsr_layout(tensor: LazyTensor, block: Block | None = None, *, int8: bool = F
     if not found.is_finite or block is None or block not in found.counts:
         return None
     shape, itemsize = (tensor.shape[0], tensor.shape[1]), tensor.dtype.itemsize
-    counts = torch.cat([torch.zeros(0, dtype=torch.int64), *found.counts[block]])
+    counts = found.counts[block]
     kept = bsr_nbytes(shape, int(counts.sum()), block, itemsize, scaled=False)
     stored = bsr_nbytes(shape, int(counts.sum()), block, 1, scaled=True) if int8 else kept
     if kept >= tensor.nbytes or stored >= csr_nbytes(shape, found.nnz, itemsize):
         return None
     if int8:
         counts = torch.cat([bsr.block_crow_indices.long().diff() for bsr in _slabs(tensor, block, int8=True)])
-    return _layout(tensor, block, pointers_of([counts]), int8=int8)
+    return _layout(tensor, block, pointers_of(counts), int8=int8)
 
 
 def rounded_to_int8(tensor: LazyTensor) -> LazyTensor:
@@ -96,27 +96,29 @@ def rounded_to_int8(tensor: LazyTensor) -> LazyTensor:
 
 
 class _Survey(NamedTuple):
-    """counts: block -> in each block row, how many blocks hold a nonzero, told slab by slab; full: see `full_block`."""
+    """counts: block -> in each block row, how many blocks hold a nonzero; full: see `full_block`."""
 
     nnz: int
     is_finite: bool
-    counts: dict[Block, list[Tensor]]
+    counts: dict[Block, Tensor]
     full: Block | None
 
 
 def _survey(tensor: LazyTensor, blocks: tuple[Block, ...]) -> _Survey:
     rows, cols = tensor.shape
-    counts: dict[Block, list[Tensor]] = {block: [] for block in blocks if rows % block[0] == cols % block[1] == 0}
+    fitting = [block for block in blocks if rows % block[0] == cols % block[1] == 0]
+    counts = {block: torch.zeros(rows // block[0], dtype=torch.int64) for block in fitting}
     holed: set[Block] = set()
-    nnz, is_finite = 0, True
+    nnz, begin, is_finite = 0, 0, True
     for slab in tensor.slabs(math.lcm(*(block[0] for block in counts))):
         nnz += nonzero_count(slab)
         is_finite = is_finite and bool(slab.isfinite().all())
         for block, told in counts.items():
             in_blocks = block_counts(slab, block)
-            told.append((in_blocks != 0).sum(1))
+            told[begin // block[0] :][: len(in_blocks)] = (in_blocks != 0).sum(1)
             if not ((in_blocks == 0) | (in_blocks == math.prod(block))).all():
                 holed.add(block)
+        begin += len(slab)
     full = next((block for block in counts if block not in holed and nnz), None)
     return _Survey(nnz, is_finite, counts, full)
 

@@ -5,7 +5,7 @@ Nothing here holds more than a slab and the pointers of the rows, so that a tens
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -84,11 +84,12 @@ def csr_layout(tensor: LazyTensor) -> Layout | None:
     if len(tensor.shape) != 2 or tensor.dtype not in VALUE_DTYPES:
         return None
     rows, cols = tensor.shape
-    counts = []
+    counts, begin = torch.zeros(rows, dtype=torch.int64), 0
     for slab in tensor.slabs():
         if not slab.isfinite().all():
             return None
-        counts.append(_counts_of_rows(slab))
+        counts[begin : begin + len(slab)] = _counts_of_rows(slab)
+        begin += len(slab)
     pointers = pointers_of(counts)
     nnz = int(pointers[-1])
     if csr_nbytes((rows, cols), nnz, tensor.dtype.itemsize) >= tensor.nbytes:
@@ -109,9 +110,9 @@ def _counts_of_rows(slab: Shaped[Tensor, "rows cols"]) -> Shaped[Tensor, " rows"
     return torch.from_numpy((slab != 0).numpy().sum(axis=1, dtype="int64"))  # torch would copy the mask as int64
 
 
-def pointers_of(counts: Iterable[Shaped[Tensor, " rows"]]) -> Shaped[Tensor, " pointers"]:
-    """[rows + 1]: where each row begins, from the number of entries in each, told slab by slab."""
-    pointers = torch.cat([torch.zeros(1, dtype=torch.int64), *counts]).cumsum(0)
+def pointers_of(counts: Shaped[Tensor, " rows"]) -> Shaped[Tensor, " pointers"]:
+    """[rows + 1]: where each row begins, from the number of entries in each."""
+    pointers = torch.cat([torch.zeros(1, dtype=torch.int64), counts]).cumsum(0)
     return pointers.to(pointer_dtype(int(pointers[-1])))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from rnnprune.architecture import Shape
 from rnnprune.kernels.csr import nonzero_count
 
-SLAB_BYTES = 2**24
+SLAB_BYTES = 2**22  # small enough that what a slab leaves behind is soon used again
 NOT_WORTH_DROPPING = 2**26  # bytes of a file that may well stay in memory
 
 

@@ -69,7 +69,7 @@ def evaluate(
     `torch-dense-int8` is torch's dynamic quantization of the dense model, the one-line rival. UsageError where torch
     has none for it.
     """
-    subject = open_subject(path)
+    subject = open_subject(path, lazily=True)  # the sparse engines read the file themselves
     task = find_task(subject, choice, "evaluate")
     place = find_device(device)
     if engine is None:
