@@ -182,7 +182,9 @@ F: Mapping[str, Variant] = {
     "distill95": _own("95 %, the dense model as teacher", "--distill", target="0.95", tasks=G2P),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
     "all4": _own("90 %, shared out, with teacher, four times the steps", ALL_OF_IT, longer=4),
-    "all95-4": _own("95 %, shared out, with teacher, four times the steps", ALL_OF_IT, target="0.95", longer=4),
+    "all95-4": _own(
+        "95 %, shared out, with teacher, four times the steps", ALL_OF_IT, target="0.95", longer=4, tasks=G2P
+    ),
     "longer4": _own("90 %, four times the steps", longer=4, tasks=G2P),
 }
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from examples.studies import choice, pages, pictures, raw, runner, status, tables, tasks, timing
 from examples.studies.cells import OWN, RATES, STUDIES, Cell, cells
 from examples.studies.made import Failed, kept
 from examples.studies.rows import relative, rows, shown
 from examples.studies.runs import Dense, Run, Stored, Work, run_of
+from rnnprune.cli.app import app
 from rnnprune.formats.lock import folder_lock
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +248,17 @@ def test_a_selection_names_cells_that_exist() -> None:
     assert len(set(map(str, cells()))) == len(cells())
     with pytest.raises(ValueError, match="B/gtp: no such cell; expected STUDY"):
         cells("B/gtp")
+
+
+def test_every_command_has_flags_that_the_program_knows() -> None:
+    commands: Any = get_command(app)
+    every = [run_of(cell, "0.002") for cell in cells() if cell.seed == 0]
+    words = {tuple(run.commands()["finetune"]) for run in every}
+    words |= {("train", *dense.commands()["train"][1:]) for run in every for dense in run.needs()}
+    assert len(words) > 100
+    for verb, *rest in words:
+        command, name = (commands.commands["train"], rest.pop(0)) if verb == "train" else (commands, verb)
+        command.commands[name].make_context(name, rest)
 
 
 def test_every_rate_that_is_borrowed_is_tuned_by_its_lender() -> None:
