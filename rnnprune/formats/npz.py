@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from rnnprune.formats.lazy import LazyTensor, lazy
 
 FREE_BYTES = 2**26
 BYTES_AT_ONCE = 2**20
+ZIP_END = 22  # bytes of the record that ends a zip without a comment, as numpy writes it
 BYTES_PER_FILE_BYTE = 100  # weights, even pruned ones, deflate 20 : 1 at most; a bomb 1000 : 1
 
 
@@ -58,6 +60,7 @@ def read_npz(path: Path) -> Npz:
     with _told(path):
         archive = zipfile.ZipFile(path)
         _refuse_bomb(path, archive.infolist())
+        _require_all(path, len(archive.infolist()))
         for info in archive.infolist():
             member = _read_header(path, archive, info)
             if member.dtype.kind not in "biufc" or member.dtype.itemsize > 8 * (1 + (member.dtype.kind == "c")):
@@ -100,6 +103,16 @@ def _refuse_bomb(path: Path, members: list[zipfile.ZipInfo]) -> None:
             f"{path.stat().st_size} bytes that would unpack to {claimed}, the limit is {limit}",
             "save it without compression: `numpy.savez`",
         )
+
+
+def _require_all(path: Path, found: int) -> None:
+    """zipfile does not count: a damaged length in the directory hides the members behind it. APPNOTE.TXT, 4.3.16."""
+    with path.open("rb") as file:
+        file.seek(-ZIP_END, os.SEEK_END)
+        end = file.read()
+    told = int.from_bytes(end[10:12], "little")
+    if end.startswith(b"PK\x05\x06") and told not in (found, 0xFFFF):  # 0xFFFF: told elsewhere, in zip64
+        raise _Damaged(f"its directory tells of {told} members and holds {found}")
 
 
 def _read_header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:

@@ -87,7 +87,7 @@ def test_a_file_cut_at_any_length_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["csr", "lm bsr int8", "bsr 8x4 bf16", "lm dense"])
+@pytest.mark.parametrize("name", ["csr", "lm bsr int8", "bsr 8x4 bf16", "lm dense", "zip", "npz"])
 def test_a_flipped_bit_is_refused_or_changes_values_alone(tmp_path: Path, name: str) -> None:
     """2,500 of each; what becomes another shape all the same fits no model. A sparse file carries no checksum."""
     data = bytearray(bases()[name].data)

@@ -75,7 +75,11 @@ def command(*arguments: str, tell: int | None = None) -> Callable[[], None]:
         if tell is not None:
             os.environ["TELL"] = str(tell)
             slow_down_cuts_and_exports(tell)
-        app(list(arguments))
+        try:
+            app(list(arguments))
+        finally:
+            if tell is not None:
+                os.write(tell, b"ended\n")
 
     return run
 
@@ -117,13 +121,15 @@ def send_once(phase: str, number: int, wait: float, *arguments: str) -> tuple[in
             line = read_line(phases)
             begun += line == b"training"
         time.sleep(wait)
-        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        os.kill(child, number)
+        os.set_blocking(told, False)
         rest = phases.read(1 << 16) or b""
+        os.kill(child, number)
+        os.set_blocking(told, True)
+        came_late = b"ended" in rest
         code = exit_code(child)
         while more := phases.read(1 << 16):
             rest += more
-    return None if ended else (code, begun + rest.count(b"training"))
+    return None if came_late else (code, begun + rest.count(b"training"))
 
 
 def read_line(phases: io.RawIOBase) -> bytes:
