@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rnnprune.errors import UsageError
 from rnnprune.kernels import scipy_csr, torch_csr
 from rnnprune.kernels.api import Engine, Product
 from rnnprune.kernels.csr import Csr
@@ -131,9 +132,11 @@ def torch_module(piece: Piece) -> nn.RNNBase:
 
 
 def quantize(module: nn.Module) -> nn.Module:
-    """torch's dynamic int8: the one-line alternative to pruning. UsageError where torch has none for it."""
-    quantized: nn.Module = int8.quantize(nn.Sequential(module))
-    return quantized.get_submodule("0")
+    """torch's dynamic int8: the one-line alternative to pruning. RuntimeError where torch has none for it."""
+    try:
+        return int8.quantize(nn.Sequential(module)).get_submodule("0")
+    except UsageError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def _dense(work: Work) -> Prepared:
