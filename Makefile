@@ -4,6 +4,7 @@
 # make sanitize  the C code under ASan and UBSan, alone and with the Python tests; make sanitize-threads under TSan
 # make fuzz    five million changed files in the background; log in build/fuzz, goes on where it left off
 # make torture  runs that are killed, interrupted, starved of disk, spread over processes; prints its figures
+# make studies  the studies that are missing: hours; CELL=B/lm/hard25-fisher/0 for one
 # make bench   time a pruned LSTM with 1024 units, dense against sparse
 # Everything is installed into .venv, at the versions of constraints.txt.
 
@@ -12,7 +13,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 INTERPRETER := .venv/.triton
 
-.PHONY: demo test test-fast torture lint bench sanitize sanitize-threads fuzz clean
+.PHONY: demo test test-fast torture lint studies bench sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -32,6 +33,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+studies: $(READY)
+	-$(BIN)/python -m examples.studies run $(CELL)
+	-$(BIN)/python -m examples.studies time $(CELL)
+	$(BIN)/python -m examples.studies render
 
 bench: $(READY)
 	$(BIN)/python examples/bench_lstm.py
