@@ -26,7 +26,8 @@ test-fast: $(READY)
 	$(BIN)/python -m pytest -q -m "not slow and not torture"
 
 torture: $(READY)
-	$(BIN)/python -m pytest -q -s tests/torture tests/workflows/test_resume.py tests/workflows/test_sweep.py
+	$(BIN)/python -m pytest -q -s tests/torture tests/workflows/test_resume.py \
+	    tests/workflows/test_resume_train.py tests/workflows/test_sweep.py tests/formats/test_state_folder.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
