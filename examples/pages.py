@@ -2,7 +2,8 @@
 
     python -m examples.pages
 
-Writes between the marks `<!-- figures: NAME.json -->` and `<!-- end -->` of every page.
+Writes between the marks `<!-- figures: NAME.json -->` and `<!-- end -->` of every page, and between `<!-- overview -->`
+and `<!-- end -->` one line for each task of all the pages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 RESULTS = Path("docs/results")
 MARKED = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+OVERVIEW = re.compile(r"(<!-- overview -->\n).*?(<!-- end -->)", re.DOTALL)
 COLUMNS = {"dense": "dense", "dense_control": "control", "sparse": "90 %", "file": "sparse file"}
 
 Row = Mapping[str, Any]
@@ -24,7 +26,28 @@ Row = Mapping[str, Any]
 
 def rendered(page: str, results: Path) -> str:
     """The page with what its raw figures say between the marks."""
-    return MARKED.sub(lambda found: f"{found[1]}{told(results / found[2])}\n{found[3]}", page)
+    page = MARKED.sub(lambda found: f"{found[1]}{told(results / found[2])}\n{found[3]}", page)
+    return OVERVIEW.sub(lambda found: "\n".join([found[1].rstrip(), *overview(results), found[2]]), page)
+
+
+def overview(results: Path) -> list[str]:
+    """One line for each task: the figure that decides, and what 90 % cost of it."""
+    lines = ["| task | figure | dense | control | 90 % | against the control | sparse file | seeds |", "|---" * 8 + "|"]
+    for path in sorted(results.glob("*.md")):
+        for _, name, _ in MARKED.findall(path.read_text(encoding="utf-8")):
+            raw = json.loads((results / name).read_text(encoding="utf-8"))
+            if isinstance(raw, dict):
+                lines.append(f"| [{name.removesuffix('.json')}]({path.name}) | {' | '.join(in_short(raw['rows']))} |")
+    return lines
+
+
+def in_short(rows: Sequence[Row]) -> list[str]:
+    metric, size = rows[0]["metric"], [row["bytes"]["sparse"] / row["bytes"]["dense"] for row in rows]
+    dense, control, sparse = ([row["figures"][label][metric] for row in rows] for label in list(COLUMNS)[:3])
+    aim = "more is better" if rows[0]["goal"] == "max" else "less is better"
+    change = gap(statistics.fmean(sparse), statistics.fmean(control))
+    shares = [spread(dense), spread(control), spread(sparse), f"{change} %", f"{statistics.fmean(size):.1%} of dense"]
+    return [f"{metric}, {aim}", *shares, str(len(rows))]
 
 
 def told(path: Path) -> str:
@@ -128,7 +151,7 @@ def plain_table(rows: Sequence[Row]) -> list[str]:
 def main() -> None:
     for path in sorted(RESULTS.glob("*.md")):
         page = path.read_text(encoding="utf-8")
-        if MARKED.search(page):
+        if MARKED.search(page) or OVERVIEW.search(page):
             path.write_text(rendered(page, RESULTS), encoding="utf-8")
             print(path)
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 RAW = sorted(path.name for path in RESULTS.glob("*.json"))
-PAGES = sorted(path for path in RESULTS.glob("*.md") if "<!-- figures" in path.read_text(encoding="utf-8"))
+PAGES = sorted(path for path in RESULTS.glob("*.md") if "<!-- end" in path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def pages(monkeypatch):
 def test_the_page_shows_its_raw_figures(pages, path):
     page = path.read_text(encoding="utf-8")
     assert pages.rendered(page, RESULTS) == page, "run python -m examples.pages"
-    touched = page.replace("| figure | dense |", "| figure, edited | dense |").replace("+-", "+- 1")
-    between = pages.MARKED.findall(pages.rendered(touched, RESULTS))
-    assert between == pages.MARKED.findall(page)
+    touched = page.replace("figure | dense |", "figure, edited | dense |").replace("+-", "+- 1")
+    for marked in (pages.MARKED, pages.OVERVIEW):
+        assert marked.findall(pages.rendered(touched, RESULTS)) == marked.findall(page)
 
 
 def test_all_raw_figures_are_shown_once(pages):
@@ -85,6 +85,19 @@ def test_what_is_told_of_two_seeds(pages, tmp_path):
         "```",
         "<!-- end -->",
         "after",
+    ]
+
+
+def test_the_overview_takes_the_figure_that_decides_from_every_page(pages, tmp_path):
+    rows = [row | {"metric": "DER", "goal": "min"} for row in two_seeds()]
+    (tmp_path / "a.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps([{"what": "a single run", "DER": 1.0}]), encoding="utf-8")
+    marks = "<!-- figures: a.json -->\n<!-- end -->\n<!-- figures: b.json -->\n<!-- end -->\n"
+    (tmp_path / "page.md").write_text(marks, encoding="utf-8")
+    assert pages.rendered("<!-- overview -->\n<!-- end -->", tmp_path).splitlines()[2:] == [
+        "|---|---|---|---|---|---|---|---|",
+        "| [a](page.md) | DER, less is better | 1.000 | 2.000 | 7.005 +- 7.064 | +250.2 % | 21.0% of dense | 2 |",
+        "<!-- end -->",
     ]
 
 
