@@ -67,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.torture
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the peak")
 @pytest.mark.parametrize(("name", "command"), COMMANDS)
 def test_memory_is_bounded_by_the_largest_tensor(folder: Path, name: str, command: str) -> None:
