@@ -15,7 +15,7 @@ from torch import nn
 
 from rnnprune.formats.lock import folder_lock
 from rnnprune.formats.run_folder import METRICS, STAGE, STATE, Unfinished, open_stage
-from rnnprune.formats.state_folder import Snapshot, StateFolder
+from rnnprune.formats.state_folder import StateFolder
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.keeper import Keeper, RunParts
@@ -26,7 +26,7 @@ from rnnprune.workflows.curve import Curve, NoCurve
 from rnnprune.workflows.finetune_plan import FinetuneRequest as FinetuneRequest
 from rnnprune.workflows.finetune_plan import Plan, prepare
 from rnnprune.workflows.machine import set_threads
-from rnnprune.workflows.resume import notes_of_resuming
+from rnnprune.workflows.resume import notes_of_resuming, seconds_of_run
 from rnnprune.workflows.run_output import Story, write_run
 from rnnprune.workflows.subject import notes_of
 
@@ -112,7 +112,7 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
         for text in notes_of(plan.task):
             observer.note(text)
         figures = _train(plan, request, observer, began)
-        metric, seconds = _metric(plan.task, figures), _seconds(began, plan.saved)
+        metric, seconds = _metric(plan.task, figures), seconds_of_run(began, plan.saved)
         schedule = {"name": request.pruning.schedule, **asdict(plan.schedule)}
         pruning = UNPRUNED if request.dense else {**asdict(request.pruning), "schedule": schedule}
         story = Story(
@@ -144,7 +144,7 @@ def _train(plan: Plan, request: FinetuneRequest, observer: Observer, began: floa
             figures[label] = _score(model, task, observer, label) if plan.workers.is_first else {}
 
     def about() -> dict[str, Any]:
-        told = {"figures": figures, "seconds": _seconds(began, saved), "metrics_bytes": curve.sync()}
+        told = {"figures": figures, "seconds": seconds_of_run(began, saved), "metrics_bytes": curve.sync()}
         return {**plan.identity, **told}
 
     def watch(phase: Phase, record: StepRecord) -> None:
@@ -170,11 +170,6 @@ def _train(plan: Plan, request: FinetuneRequest, observer: Observer, began: floa
             plan.pruner.close()
         score(model, "dense_control" if plan.pruner is None else "sparse")
     return figures
-
-
-def _seconds(began: float, saved: Snapshot | None) -> float:
-    """Of the whole run, the starts that were interrupted included."""
-    return time.perf_counter() - began + (0.0 if saved is None else saved.document["seconds"])
 
 
 def _score(model: nn.Module, task: Task, observer: Observer, label: str) -> dict[Split, Figures]:

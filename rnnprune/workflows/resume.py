@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,11 @@ def notes_of_resuming(saved: Snapshot | None, now: Mapping[str, Any], folder: Pa
     if changed := differences(document["environment"], now["environment"]):
         notes.append(f"not to the bit what an uninterrupted run would give: {'; '.join(changed)}")
     return notes
+
+
+def seconds_of_run(began: float, saved: Snapshot | None) -> float:
+    """Since `began` on the performance counter, and of the starts before that were interrupted."""
+    return time.perf_counter() - began + (0.0 if saved is None else saved.document["seconds"])
 
 
 def plain_json(value: Any) -> Any:

@@ -29,7 +29,7 @@ def write_template(path: Path, *, overwrite: bool = False) -> TaskFile:
     """Write the template, its own commands filled in. Raises UsageError for a name that is no Python file's."""
     if path.suffix != ".py":
         raise UsageError(f"{path}: a task is a Python file; choose a name that ends in .py")
-    require_free(path, overwrite=overwrite)
+    require_free(path, overwrite=overwrite, other="name")
     text = Path(template.__file__).read_text(encoding="utf-8")
     write_atomic(path, text.replace(_NAME, path.name).encode())
     return TaskFile(path)

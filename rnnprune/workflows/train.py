@@ -28,6 +28,7 @@ from rnnprune.workflows.resume import (
     plain_json,
     room_for_training,
     saved_state,
+    seconds_of_run,
 )
 
 
@@ -53,14 +54,17 @@ class Trained:
         }
 
 
-def require_free(out: Path, *, overwrite: bool) -> None:
-    """Raise, before any work is spent, where the checkpoint could not be written or would replace a file."""
+def require_free(out: Path, *, overwrite: bool, other: str = "--out") -> None:
+    """Raise, before any work is spent, where the checkpoint could not be written or would replace a file.
+
+    other: what the user can choose another one of.
+    """
     if not out.parent.is_dir():
         raise StorageError(f"{out} cannot be written: there is no folder {out.parent}; create the folder first")
     if out.is_dir():
         raise StorageError(f"{out} cannot be written: a folder has that name; choose another name")
     if out.exists() and not overwrite:
-        raise UsageError(f"{out} is already there; choose another --out, or pass --overwrite")
+        raise UsageError(f"{out} is already there; choose another {other}, or pass --overwrite")
 
 
 def train_task(
@@ -97,7 +101,7 @@ def train_task(
         )
         for text in notes_of_resuming(saved, identity, folder.path):
             note(text)
-        keeper = Keeper(folder, keeping.save_every, saved, lambda: identity)
+        keeper = Keeper(folder, keeping.save_every, saved, lambda: identity | {"seconds": seconds_of_run(began, saved)})
         with keeper.telling_what_is_saved():
             parts = RunParts(model, task, recipe, build_optimizer(model, recipe), total_steps)
             keeper.train("training", parts, on_step)
@@ -108,4 +112,4 @@ def train_task(
             write_atomic(out, buffer.getvalue())
         folder.remove()
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Trained(out, task.metric, figures, parameters, total_steps, time.perf_counter() - began)
+    return Trained(out, task.metric, figures, parameters, total_steps, seconds_of_run(began, saved))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.training.loop import StepRecord
 from rnnprune.training.options import Keeping
 from rnnprune.training.recipe import Recipe
-from rnnprune.workflows.train import train_task
+from rnnprune.workflows.train import Trained, train_task
 
 RECIPE = Recipe(20, lr=0.01)
 
@@ -30,6 +33,12 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(text: Path, out: str, stop: int | None = None, recipe: Recipe = RECIPE, **more: Any) -> list[str]:
+    return run(text, out, stop, recipe, **more)[1]
+
+
+def run(
+    text: Path, out: str, stop: int | None = None, recipe: Recipe = RECIPE, **more: Any
+) -> tuple[Trained, list[str]]:
     spec = LmModelSpec(hidden=6, embedding=4, dropout=0.2, carry=True)
     task = LmTask.from_text(text, spec, batch_size=8, length=20)
     notes: list[str] = []
@@ -38,8 +47,7 @@ def train(text: Path, out: str, stop: int | None = None, recipe: Recipe = RECIPE
         if record.step == stop:
             signal.raise_signal(signal.SIGTERM)
 
-    train_task(task, recipe, Path(out), "cpu", on_step, notes.append, **more)
-    return notes
+    return train_task(task, recipe, Path(out), "cpu", on_step, notes.append, **more), notes
 
 
 def test_an_interrupted_training_ends_in_the_same_bits(text: Path) -> None:
@@ -56,6 +64,18 @@ def test_an_interrupted_training_ends_in_the_same_bits(text: Path) -> None:
     parts = torch.load("parts.pt", weights_only=True)["state_dict"]
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert sorted(path.name for path in Path().iterdir()) == ["parts.pt", "text.txt", "whole.pt"]
+
+
+def test_the_seconds_are_those_of_all_starts(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for tick, stop in ((1000, 3), (1, None)):
+        clock = SimpleNamespace(perf_counter=partial(next, count(0.0, tick)))
+        for module in ("train", "resume"):
+            monkeypatch.setattr(f"rnnprune.workflows.{module}.time", clock)
+        if stop:
+            with pytest.raises(Interrupted):
+                run(text, "out.pt", stop)
+        else:
+            assert 1000 < run(text, "out.pt")[0].seconds < 100_000
 
 
 def test_changed_settings_are_refused_and_resume_never_starts_anew(text: Path) -> None:
