@@ -17,7 +17,7 @@ INTERPRETER := .venv/.triton
 .DELETE_ON_ERROR:
 
 demo: $(READY)
-	$(BIN)/python examples/g2p_en/demo.py
+	$(BIN)/python -m examples.g2p_en.demo
 
 test: $(READY) $(INTERPRETER)
 	$(BIN)/python -m pytest -q -m "not torture"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples import compare
+from examples import commands, compare
 from rnnprune.formats.run_folder import sha256_of
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
@@ -64,26 +63,9 @@ class Example:
         return find_task(open_subject(run), TaskChoice(self.spec, DataOptions(data=self.data)), "evaluate")
 
 
-def ask(*words: str) -> dict[str, Any]:
-    """Run one command, its progress on stderr in sight; the answer is what --json prints."""
-    print(f"\n$ rnnprune {shlex.join(words)}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "rnnprune", *words, "--json"]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if finished.returncode:
-        sys.exit(finished.returncode)
-    answer: dict[str, Any] = json.loads(finished.stdout)
-    return answer
-
-
 def kept(made: Path, *words: str) -> dict[str, Any]:
     """The answer of a command, kept in a file beside what it makes; run only where no such answer is kept."""
-    file, command = made.with_name(f"{made.name}.json"), ["rnnprune", *words]
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if stored.get("command") != command:
-        stored = {"command": command, "answer": ask(*words)}
-        file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    answer: dict[str, Any] = stored["answer"]
-    return answer
+    return commands.kept(made.with_name(f"{made.name}.json"), *words)
 
 
 def train(example: Example, seed: int) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from examples.commands import ask
+from examples.g2p_en.convert import prepare
 
 HERE = Path("examples/g2p_en")  # run from the top of the repository, as `make demo` does
 CACHE = Path(".cache/g2p_en")
@@ -29,40 +30,17 @@ SCHEDULE = ["--scope", "model", "--end", "0.3", "--frequency", "50"]
 RECIPE = ["--target", "0.9", *SCHEDULE, "--steps", "2400", "--lr", "0.002", "--control", "--control-lr", "0.0001"]
 
 
-def show(words: Sequence[str]) -> None:
-    print(f"\n$ {shlex.join(words)}", flush=True)
-
-
-def rnnprune(*arguments: str) -> dict[str, Any]:
-    """Run one command, its progress on stderr in sight; the figures come back from --json."""
-    show(["rnnprune", *arguments])
-    command = [sys.executable, "-m", "rnnprune", *arguments, "--json"]
-    try:
-        finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    except KeyboardInterrupt:
-        sys.exit(130)  # rnnprune has told how to go on
-    if finished.returncode:
-        sys.exit(finished.returncode)
-    answer: dict[str, Any] = json.loads(finished.stdout)
-    return answer
-
-
-def prepare() -> None:
-    show(["python", "-m", "examples.g2p_en.convert"])
-    subprocess.run([sys.executable, "-m", "examples.g2p_en.convert"], check=True)
-
-
 def main() -> None:
     began = time.monotonic()
     prepare()
-    rnnprune("finetune", str(CHECKPOINT), *TASK, *RECIPE, "--out", str(RUN), "--overwrite")
-    exported = rnnprune("export", str(RUN), "--format", "csr")
-    half = rnnprune("export", str(RUN), "--format", "csr", "--values", "fp16")
-    report = rnnprune("report", str(RUN))
-    dense = rnnprune("evaluate", str(CHECKPOINT), *TASK)
-    sparse = rnnprune("evaluate", exported["file"], *TASK)
-    halved = rnnprune("evaluate", half["file"], *TASK)
-    rows = rnnprune("bench", exported["file"])["rows"]
+    ask("finetune", str(CHECKPOINT), *TASK, *RECIPE, "--out", str(RUN), "--overwrite")
+    exported = ask("export", str(RUN), "--format", "csr")
+    half = ask("export", str(RUN), "--format", "csr", "--values", "fp16")
+    report = ask("report", str(RUN))
+    dense = ask("evaluate", str(CHECKPOINT), *TASK)
+    sparse = ask("evaluate", exported["file"], *TASK)
+    halved = ask("evaluate", half["file"], *TASK)
+    rows = ask("bench", exported["file"])["rows"]
 
     size, zeros = report["total"]["on_disk"], f"{report['pruned']['sparsity']:.2%}"
     control = json.loads((RUN / "rnnprune.json").read_text(encoding="utf-8"))["figures"]["dense_control"]["test"]

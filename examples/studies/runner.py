@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
+from examples.commands import Failed, kept
 from examples.studies import choice, raw
 from examples.studies.cells import Cell
-from examples.studies.made import Failed, kept
 from examples.studies.runs import Dense, Run, Work
 from rnnprune.errors import StorageError
 from rnnprune.formats.lock import folder_lock
@@ -97,7 +97,8 @@ def make(work: Work) -> None:
     work.folder.mkdir(parents=True, exist_ok=True)
     try:
         with folder_lock(work.folder):
-            answers = {name: kept(work.folder / f"{name}.json", *words) for name, words in work.commands().items()}
+            log, commands = work.folder / "log", work.commands().items()
+            answers = {name: kept(work.folder / f"{name}.json", *words, log=log) for name, words in commands}
             raw.write(work, raw.figures_of(work, answers))
     except StorageError as error:
         raise Busy from error

@@ -122,12 +122,13 @@ def whole_path(tmp_path, monkeypatch):
     monkeypatch.setattr("examples.compare.TIMED", 2)
     monkeypatch.setattr("examples.classify.run.WORDS", 40)
 
-    def ask(*words):
+    def ask(*words, log):
+        assert log is None, "progress in sight"
         told = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
         assert told.exit_code == 0, told.stderr
         return json.loads(told.stdout)
 
-    monkeypatch.setattr(module, "ask", ask)
+    monkeypatch.setattr("examples.commands.ask", ask)
     return module
 
 
@@ -183,7 +184,7 @@ def test_third_parties_models(whole_path, folder, name, write_data):
 def test_an_answer_is_kept_and_asked_for_once(whole_path, monkeypatch):
     """The form of the file is a contract: long trainings leave such files behind."""
     asked = []
-    monkeypatch.setattr(whole_path, "ask", lambda *words: asked.append(words) or {"told": len(asked)})
+    monkeypatch.setattr("examples.commands.ask", lambda *words, **_: asked.append(words) or {"told": len(asked)})
     assert whole_path.kept(Path("a.pt"), "train", "lm", "--out", "a.pt") == {"told": 1}
     stored = json.loads(Path("a.pt.json").read_text(encoding="utf-8"))
     assert stored == {"command": ["rnnprune", "train", "lm", "--out", "a.pt"], "answer": {"told": 1}}

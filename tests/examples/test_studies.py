@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from examples.commands import Failed, kept
 from examples.studies import choice, pages, pictures, raw, runner, status, tables, tasks, timing
 from examples.studies.cells import OWN, RATES, STUDIES, Cell, cells
-from examples.studies.made import Failed, kept
 from examples.studies.rows import relative, rows, shown
 from examples.studies.runs import Dense, Run, Stored, Work, run_of
 from rnnprune.cli.app import app
@@ -169,11 +169,11 @@ def test_how_figures_are_shown() -> None:
 def test_a_command_is_run_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[str, ...]] = []
 
-    def answer(_: Path, words: tuple[str, ...]) -> Any:
+    def ask(*words: str, **_: Any) -> Any:
         ran.append(words)
         return {"told": len(ran)}
 
-    monkeypatch.setattr("examples.studies.made._answer", answer)
+    monkeypatch.setattr("examples.commands.ask", ask)
     made = tmp_path / "made.json"
     assert [kept(made, "report", "a")["told"], kept(made, "report", "a")["told"]] == [1, 1]
     assert json.loads(made.read_text()) == {"command": ["rnnprune", "report", "a"], "answer": {"told": 1}}
@@ -184,7 +184,7 @@ def test_a_command_is_run_once_and_again_when_it_changed(tmp_path: Path, monkeyp
 
 def test_a_failing_command_leaves_nothing_and_says_where_its_words_are(elsewhere: Path) -> None:
     with pytest.raises(Failed, match="rnnprune no-such-command ended with exit code 2; see log") as caught:
-        kept(Path("made.json"), "no-such-command")
+        kept(Path("made.json"), "no-such-command", log=Path("log"))
     assert caught.value.code == 2
     assert "no-such-command" in (elsewhere / "log").read_text()
     assert not (elsewhere / "made.json").exists()
@@ -192,7 +192,7 @@ def test_a_failing_command_leaves_nothing_and_says_where_its_words_are(elsewhere
 
 @pytest.mark.usefixtures("elsewhere")
 def test_two_runners_share_the_work_and_never_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "kept", lambda *_: {})
+    monkeypatch.setattr(runner, "kept", lambda *_, **__: {})
     monkeypatch.setattr(raw, "figures_of", lambda *_: {"metric": "M", "goal": "min"})
     first, second = Dense("lm", "base", 0), Dense("lm", "base", 1)
     with folder_lock(first.folder):
