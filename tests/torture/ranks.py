@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -29,8 +30,9 @@ def start(world_size: int, action: Callable[[int], Any]) -> list[int]:
             with suppress(OSError):
                 os.sched_setaffinity(0, {cores[rank % len(cores)]})
             workers.PATIENCE = timedelta(minutes=2)  # a test that hangs is no answer
-            os.dup2(os.open(f"stderr{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-            action(rank)
+            with Path(f"stderr{rank}.txt").open("w", buffering=1) as sys.stderr:  # pytest may have put its own there
+                os.dup2(sys.stderr.fileno(), 2)
+                action(rank)
 
         return run
 

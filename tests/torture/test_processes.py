@@ -1,14 +1,10 @@
-"""Several processes: one set of masks, one stop, one skipped step; and a run that loses some of them goes on."""
+"""Several processes: one set of masks, one stop, one skipped step; and one that loses the others says so."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +12,9 @@ from typing import Any
 
 import pytest
 import ranks
-import torch
 import torch.distributed as dist
 from forks import exit_code
+from shared_task import write_task
 from torch import Tensor
 
 from rnnprune.cli.app import app
@@ -31,69 +27,9 @@ from rnnprune.workflows.subject import TaskChoice
 
 pytestmark = [pytest.mark.torture, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
-TASK = '''
-import os, signal, time
-from pathlib import Path
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.rnn, self.drop, self.out = nn.LSTM(6, 16, batch_first=True), nn.Dropout(DROPOUT), nn.Linear(16, 2)
-
-    def forward(self, x):
-        return self.out(self.drop(self.rnn(x)[0][:, -1]))
-
-class Shared:
-    """16 items a step, shared out among the processes."""
-    metric, goal = "mse", "min"
-    calls = 0
-
-    def build_model(self):
-        self.perish("start")
-        return Net()
-
-    def train_batches(self, *, epoch, seed, rank, world_size):
-        items = torch.randn(7, 16, 5, 6, generator=torch.Generator().manual_seed(1000 * seed + epoch))
-        if "NAN" in os.environ and epoch == 1 and rank == int(os.environ["NAN"]):
-            items[2, -1] = float("nan")
-        return list(items.view(7, world_size, 16 // world_size, 5, 6)[:, rank])
-
-    def loss(self, model, batch):
-        self.calls += 1
-        self.perish(self.calls)
-        time.sleep(float(os.environ.get("SLOW", 0)))
-        return (model(batch) - batch.sum((1, 2))[:, None]).square().mean()
-
-    def evaluate(self, model, split):
-        self.perish("evaluation")
-        x = torch.ones(4, 5, 6)
-        return {"mse": (model(x) - 30).square().mean().item()}
-
-    def perish(self, where):
-        """kill -9 itself, once for each of PERISH, in their order: `rank where`."""
-        kills = os.environ.get("PERISH", "").split(",")
-        done = len(list(Path().glob("perished*")))
-        if done < len(kills) and kills[done] == f"{os.environ.get('RANK')} {where}":
-            Path(f"perished{done}").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-def make():
-    return Shared()
-'''
 RECIPE = Recipe(40, lr=0.01)
 PRUNING = PruningOptions(0.8, timing=Timing(frequency=2))
 UPDATES = 9  # at 4, 6, ..., 20; 2 is where the schedule starts
-
-
-def write_task(dropout: float = 0.3) -> None:
-    source = TASK.replace("DROPOUT", str(dropout))
-    Path("shared.py").write_text(source)
-    namespace: dict[str, Any] = {}
-    exec(source, namespace)
-    torch.manual_seed(0)
-    torch.save(namespace["Net"]().state_dict(), "dense.pt")
 
 
 @pytest.fixture(autouse=True)
@@ -245,69 +181,3 @@ def test_a_process_that_loses_the_other_says_so_and_can_be_gone_on_with(monkeypa
         assert "Traceback" not in told
         Path("perished0").unlink()
     print("\na process that loses its peer in 4 places: exit 143, one sentence")
-
-
-def in_processes(
-    *launcher: str, run: str, perish: str = "", nproc: int | None = None
-) -> subprocess.CompletedProcess[str]:
-    command, environment = command_of(*launcher, run=run, perish=perish, nproc=nproc)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-def command_of(
-    *launcher: str, run: str, perish: str = "", nproc: int | None = None
-) -> tuple[list[str], dict[str, str]]:
-    command = [sys.executable, "-m", *launcher, "finetune", "dense.pt", "--task", "shared.py:make", "--steps", "40"]
-    command += ["--target", "0.8", "--frequency", "2", "--lr", "0.01", "--save-every", "2", "--threads", "1"]
-    command += [] if nproc is None else ["--nproc", str(nproc)]
-    environment = {**os.environ, "PERISH": perish, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    return [*command, "--out", run], environment
-
-
-TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "5", "-m", "rnnprune")
-
-
-def test_torchrun_starts_again_until_the_run_is_what_it_would_have_been() -> None:
-    whole = in_processes(*TORCHRUN, run="whole")
-    assert whole.returncode == 0, whole.stderr
-    perish = "1 3,0 7,1 start,1 12,0 evaluation"  # the last when all training is done, before or after
-    torn = in_processes(*TORCHRUN, run="torn", perish=perish)
-    assert torn.returncode == 0, torn.stderr
-    assert len(list(Path().glob("perished*"))) == 5
-    for name in ("model.safetensors", "metrics.jsonl"):
-        assert Path("torn", name).read_bytes() == Path("whole", name).read_bytes()
-    print("\ntorchrun, one of 2 ranks killed at 5 points: the final model and curve are bit-equal")
-
-
-def test_nproc_starts_the_processes_itself_and_gives_the_exit_code_of_the_one_that_fails() -> None:
-    done = in_processes("rnnprune", run="run", nproc=2)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run: 40 steps") == 1, "one process tells the result"
-    assert json.loads(Path("run/rnnprune.json").read_text())["settings"]["out"] == "run"
-    killed = in_processes("rnnprune", run="killed", nproc=2, perish="1 9")
-    assert killed.returncode == 128 + signal.SIGKILL
-    again = in_processes("rnnprune", run="killed", nproc=2)
-    assert again.returncode == 0, again.stderr
-    assert "going on after step 8 (pruning)" in again.stderr
-    assert Path("killed/model.safetensors").read_bytes() == Path("run/model.safetensors").read_bytes()
-    refused = in_processes("rnnprune", run="run", nproc=2)
-    assert refused.returncode == 2
-    assert "already holds a finished run" in refused.stderr
-    print("\n--nproc 2, one process killed: exit 137; the same command again: the final model is bit-equal")
-
-
-def test_no_process_outlives_a_launcher_that_is_killed() -> None:
-    command, environment = command_of("rnnprune", run="run", nproc=2)
-    launcher = subprocess.Popen(command, env={**environment, "SLOW": "0.3"}, stderr=subprocess.PIPE, text=True)
-    curve = Path("run/.unfinished/metrics.jsonl")
-    while not curve.exists() or len(curve.read_text().splitlines()) < 3:
-        assert launcher.poll() is None
-        time.sleep(0.05)
-    launcher.kill()
-    _, told = launcher.communicate(timeout=100)  # which is when no process holds its stderr any more
-    stopped = set(re.findall(r"stopped after step (\d+); the same command goes on", told))
-    assert told.count("rnnprune: interrupted; stopped after step") == 2, told
-    again = in_processes("rnnprune", run="run", nproc=2)
-    assert again.returncode == 0, again.stderr
-    assert f"going on after step {stopped.pop()} (pruning)" in again.stderr
-    assert not stopped, "both stopped after the same step"
