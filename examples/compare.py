@@ -20,6 +20,7 @@ from torch import nn
 import rnnprune
 from rnnprune.tasks.protocol import Task
 from rnnprune.workflows.machine import describe_machine
+from rnnprune.workflows.timing import interleave
 
 BATCHES = 10  # whose logits are compared
 TIMED, ROUNDS = 40, 5  # requests that are timed, the fastest of so many rounds of each
@@ -80,10 +81,6 @@ def speed(run: Path, task: Task, requests: Callable[[Any], Requests]) -> dict[st
 
 def in_turn(works: Sequence[Callable[[], Any]]) -> list[float]:
     """Milliseconds of each, the fastest of ROUNDS, their turns interleaved."""
-    times: list[list[float]] = [[] for _ in works]
-    for _ in range(ROUNDS + 1):  # the first warms up
-        for work, mine in zip(works, times, strict=True):
-            began = time.perf_counter()
-            work()
-            mine.append(1000 * (time.perf_counter() - began))
-    return [min(mine[1:]) for mine in times]
+    return [
+        timing.min_us / 1000 for timing in interleave({str(i): work for i, work in enumerate(works)}, ROUNDS).values()
+    ]

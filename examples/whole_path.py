@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from examples import commands, compare
+from examples import compare
+from examples.commands import kept
 from rnnprune.formats.run_folder import sha256_of
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.source import DataOptions
@@ -63,16 +64,14 @@ class Example:
         return find_task(open_subject(run), TaskChoice(self.spec, DataOptions(data=self.data)), "evaluate")
 
 
-def kept(made: Path, *words: str) -> dict[str, Any]:
-    """The answer of a command, kept in a file beside what it makes; run only where no such answer is kept."""
-    return commands.kept(made.with_name(f"{made.name}.json"), *words)
-
-
 def train(example: Example, seed: int) -> dict[str, Any]:
     """The dense model, and what `rnnprune train` said of it."""
-    checkpoint = example.checkpoint.format(seed=seed)
-    words = ["train", *shlex.split(example.train.format(seed=seed)), "--out", checkpoint]
-    told = kept(Path(checkpoint), *words)
+    checkpoint = Path(example.checkpoint.format(seed=seed))
+    words = ["train", *shlex.split(example.train.format(seed=seed)), "--out", str(checkpoint)]
+    answer = checkpoint.with_name(f"{checkpoint.name}.json")
+    if not checkpoint.exists():
+        answer.unlink(missing_ok=True)  # of a model that was removed
+    told = kept(answer, *words)
     return {"command": shlex.join(["rnnprune", *words]), **{key: told[key] for key in told if key != "schema"}}
 
 
@@ -82,12 +81,12 @@ def one_seed(example: Example, seed: int) -> dict[str, Any]:
     recipe = ["--target", "0.9", *shlex.split(example.recipe), "--control"]
     settings = [*recipe, "--seed", str(seed), "--out", str(run)]
     finetune = ["finetune", checkpoint, *example.task, *settings]
-    told = kept(run, *finetune)
+    told = kept(run / "finetune.json", *finetune)
     manifest = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))
     if manifest["checkpoint"]["sha256"] != sha256_of(Path(checkpoint)):
-        sys.exit(f"{run} was pruned from another {checkpoint}; remove {run} and {run}.json, and run this again")
-    file = kept(run / "export", "export", str(run), "--format", "csr")
-    scored = kept(run / "evaluate", "evaluate", file["file"], *example.task, "--threads", "1")
+        sys.exit(f"{run} was pruned from another {checkpoint}; remove {run} and run this again")
+    file = kept(run / "export.json", "export", str(run), "--format", "csr")
+    scored = kept(run / "evaluate.json", "evaluate", file["file"], *example.task, "--threads", "1")
     figures = {label: splits["test"] for label, splits in manifest["figures"].items()} | {"file": scored["figures"]}
     return {
         "seed": seed,
@@ -134,4 +133,6 @@ def main(examples: Mapping[str, Example]) -> None:
     parser.add_argument("--speed", action="store_true", help="time the pruned model of seed 0, dense and sparse")
     arguments = parser.parse_args()
     example = examples[arguments.name] if len(examples) > 1 else next(iter(examples.values()))
+    if arguments.speed and not example.requests:
+        parser.error(f"--speed: nothing is timed for {example.name}")
     print(f"{measure(example, arguments.seeds, speed=arguments.speed)}; next: python -m examples.pages")

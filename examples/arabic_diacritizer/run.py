@@ -28,7 +28,7 @@ EXAMPLES = {
         run=".cache/arabic_diacritizer/diacritizer-s90",
         spec="examples/arabic_diacritizer/diacritics_task.py:make",
         prepare=prepare,
-        recipe="--steps 300 --lr 0.001 --control-lr 0.0001 --scope model --end 0.4 --frequency 10 --threads 1",
+        recipe="--steps 600 --lr 0.002 --control-lr 0.0001 --scope model --end 0.4 --frequency 20 --threads 1",
     )
 }
 

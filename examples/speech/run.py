@@ -90,7 +90,6 @@ def prompts(task: Any) -> Requests:
     return Requests(f"one prompt, the whole model ({median:.1f} s of speech, median)", works)
 
 
-STEPS = {"en": (2500, 1500, 20), "it": (600, 300, 10)}  # to train, to fine-tune, between cuts
 EXAMPLES = {
     language: Example(
         name=f"speech_{language}",
@@ -98,12 +97,11 @@ EXAMPLES = {
         run=f".cache/speech/{language}-s90",
         prepare=partial(prepare, language),
         train="ctc --cell lstm --hidden 192 --layers 2 --stride 3 --channels 16 --batch-size 8 "
-        f"--steps {steps} --lr 0.002 --threads 1 --no-augment --data .cache/speech/{language}.tsv",
-        recipe=f"--scope model --frequency {frequency} --end 0.4 --batch-size 8 --steps {tuning} --lr 0.002 "
-        "--threads 1",
+        f"--steps 2500 --lr 0.002 --threads 1 --no-augment --data .cache/speech/{language}.tsv",
+        recipe="--scope model --frequency 20 --end 0.4 --batch-size 8 --steps 1500 --lr 0.002 --threads 1",
         requests=prompts,
     )
-    for language, (steps, tuning, frequency) in STEPS.items()
+    for language in DIGITS
 }
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main() -> int:
     elif asked.verb == "run":
         if asked.again:
             runner.forget(chosen)
-        return runner.make_all(chosen, asked.jobs)
+        return runner.make_all(chosen) if asked.jobs == 1 else runner.side_by_side(asked.cells, asked.jobs)
     elif asked.verb == "time":
         return timing.time_all(chosen)
     elif asked.verb == "render":

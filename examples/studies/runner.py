@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import NoReturn
 
 from examples.commands import Failed, kept
 from examples.studies import choice, raw
 from examples.studies.cells import Cell
-from examples.studies.runs import Dense, Run, Work
+from examples.studies.runs import Dense, Run, Stored, Timed, Work, key
 from rnnprune.errors import StorageError
 from rnnprune.formats.lock import folder_lock
 
@@ -25,15 +26,13 @@ class Busy(Exception):
     """Another runner is at work there."""
 
 
-def make_all(cells: Sequence[Cell], jobs: int) -> int:
+def make_all(cells: Sequence[Cell]) -> int:
     """The exit code: 0 when all cells are done, 1 when some could not be made."""
     signal.signal(signal.SIGTERM, _end)
-    if jobs > 1:
-        return _side_by_side(jobs)
     fetch({work.task for work in missing_work(cells)})
     failed: dict[str, str] = {}
     while True:
-        missing = [work for work in missing_work(cells) if work.name not in failed]
+        missing = [work for work in missing_work(cells) if key(work) not in failed]
         if not missing:
             break
         if not _make_first_free(missing, failed):
@@ -57,6 +56,8 @@ def forget(cells: Sequence[Cell]) -> None:
     """Drop what was made for these cells, with its figures, so that it is made again; dense checkpoints stay."""
     for work in [work for cell in cells for work in choice.asked(cell).work]:
         raw.path_of(work).unlink(missing_ok=True)
+        if isinstance(work, Stored):
+            raw.path_of(Timed(work)).unlink(missing_ok=True)
         shutil.rmtree(work.folder, ignore_errors=True)
 
 
@@ -65,8 +66,8 @@ def missing_work(cells: Iterable[Cell]) -> Iterator[Work]:
     seen: set[str] = set()
     for cell in cells:
         for work in choice.asked(cell).work:
-            if f"{work.task}/{work.name}" not in seen and raw.read(work) is None:
-                seen.add(f"{work.task}/{work.name}")
+            if key(work) not in seen and raw.read(work) is None:
+                seen.add(key(work))
                 yield work
 
 
@@ -78,9 +79,9 @@ def _make_first_free(missing: Sequence[Work], failed: dict[str, str]) -> bool:
             make(work)
         except Busy:
             continue
-        except Failed as error:
-            failed[work.name] = str(error)
-        print(f"{time.strftime('%H:%M:%S')} {work.task}/{work.name}: {_told(work)}, "
+        except (Failed, StorageError) as error:
+            failed[key(work)] = str(error)
+        print(f"{time.strftime('%H:%M:%S')} {key(work)}: {_told(work)}, "
               f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
         return True
     return False
@@ -94,18 +95,20 @@ def make(work: Work) -> None:
                 make(dense)
     elif not isinstance(work, Dense) and not work.made.run.is_dir():
         make(work.made)
-    work.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with folder_lock(work.folder):
-            log, commands = work.folder / "log", work.commands().items()
+    with ExitStack() as held:
+        try:
+            held.enter_context(folder_lock(work.folder))
+        except StorageError as error:
+            raise Busy from error
+        log, commands = work.folder / "log", work.commands().items()
+        try:
             answers = {name: kept(work.folder / f"{name}.json", *words, log=log) for name, words in commands}
+        except Failed as error:
+            if error.code != DIVERGED:
+                raise
+            raw.write(work, raw.diverged(error.code))
+        else:
             raw.write(work, raw.figures_of(work, answers))
-    except StorageError as error:
-        raise Busy from error
-    except Failed as error:
-        if error.code != DIVERGED:
-            raise
-        raw.write(work, raw.diverged(error.code))
 
 
 def _told(work: Work) -> str:
@@ -117,12 +120,11 @@ def _told(work: Work) -> str:
     return f"{found['metric']} {found['figures'][choice.label(found)]['validation'][found['metric']]:.4g}"
 
 
-def _side_by_side(jobs: int) -> int:
+def side_by_side(selection: str, jobs: int) -> int:
     """As many runners of one job each; what keeps them apart would keep any others apart."""
-    words = [word for word in sys.argv[1:] if not word.startswith("--jobs")]
-    if "--jobs" in sys.argv:
-        words.remove(sys.argv[sys.argv.index("--jobs") + 1])
-    runners = [subprocess.Popen([sys.executable, "-m", "examples.studies", *words]) for _ in range(jobs)]
+    signal.signal(signal.SIGTERM, _end)
+    command = [sys.executable, "-m", "examples.studies", "run", selection]
+    runners = [subprocess.Popen(command) for _ in range(jobs)]
     try:
         return max(runner.wait() for runner in runners)
     finally:

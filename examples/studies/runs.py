@@ -176,6 +176,11 @@ class Timed(NamedTuple):
 Work = Dense | Run | Stored
 
 
+def key(work: Work | Timed) -> str:
+    """What no other work is called."""
+    return f"{work.task}/{work.name}"
+
+
 def run_of(cell: Cell, rate: str) -> Run:
     """The fine-tuning of a cell at a learning rate."""
     variant, task = cell.variant, TASKS[cell.task]

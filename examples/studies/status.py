@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from examples.studies import choice, raw
 from examples.studies.cells import ORDER, RATES, Cell
-from examples.studies.runs import Dense, Run, Stored, Work, run_of
+from examples.studies.runs import Dense, Run, Stored, Work, key, run_of
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -44,7 +44,7 @@ def _left(cell: Cell, counted: set[str]) -> list[Work]:
     dense: list[Dense] = [each for run in work if isinstance(run, Run) for each in run.needs()]
     found: list[Work] = []
     for each in (*dense, *work):
-        if (name := f"{each.task}/{each.name}") not in counted and raw.read(each) is None:
-            counted.add(name)
+        if key(each) not in counted and raw.read(each) is None:
+            counted.add(key(each))
             found.append(each)
     return found

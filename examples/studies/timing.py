@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from examples.studies import choice, raw
 from examples.studies.cells import Cell
-from examples.studies.runs import Stored, Timed
+from examples.studies.runs import Stored, Timed, key
 
 ROUNDS = 20
 
@@ -39,7 +39,7 @@ def time_all(cells: Iterable[Cell]) -> int:
         machine = describe_machine()
         told = {**found.to_json(), "machine": f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}"}
         raw.write(timed, told)
-        print(f"{timed.task}/{timed.name}: {found.us / 1000:.2f} ms, dense {found.dense_us / 1000:.2f} ms, "
+        print(f"{key(timed)}: {found.us / 1000:.2f} ms, dense {found.dense_us / 1000:.2f} ms, "
               f"quartiles {found.spread:.0%} apart", flush=True)  # fmt: skip
     if missing:
         print(f"{missing} files are not there to be timed: `python -m examples.studies run D` makes them")

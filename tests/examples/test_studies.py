@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from examples.studies.cells import OWN, RATES, STUDIES, Cell, cells
 from examples.studies.rows import relative, rows, shown
 from examples.studies.runs import Dense, Run, Stored, Work, run_of
 from rnnprune.cli.app import app
+from rnnprune.errors import StorageError
 from rnnprune.formats.lock import folder_lock
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +209,43 @@ def test_two_runners_share_the_work_and_never_a_cell(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("elsewhere")
+def test_what_fails_in_one_task_is_still_made_in_another(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def make(work: Work) -> None:
+        if work.task == "lm":
+            raise StorageError("no space left")
+        made_up(work, by_rate)
+
+    chosen = cells("A/lm/dense/0") + cells("A/g2p/dense/0")
+    assert {work.name for work in runner.missing_work(chosen[:1])} == {
+        work.name for work in runner.missing_work(chosen[1:])
+    }
+    monkeypatch.setattr(runner, "make", make)
+    monkeypatch.setattr(runner, "fetch", lambda _: None)
+    assert runner.make_all(chosen) == 1
+    assert not list(runner.missing_work(chosen[1:]))
+    assert capsys.readouterr().out.count(": no space left") == len(list(runner.missing_work(chosen[:1])))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_full_disk_is_not_taken_for_another_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(runner, "kept", full)
+    with pytest.raises(StorageError, match="no space left"):
+        runner.make(Dense("lm", "base", 0))
+
+
+def test_runners_side_by_side_are_told_the_cells_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "true")
+    started: list[list[str]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda words: started.append(words) or popen(words))
+    assert runner.side_by_side("A/g2p", 2) == 0
+    assert started == [["true", "-m", "examples.studies", "run", "A/g2p"]] * 2
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_figures_made_by_other_commands_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     dense = Dense("lm", "base", 0)
     made_up(dense, by_rate)
@@ -222,6 +262,16 @@ def test_what_is_asked_for_again_is_dropped_and_nothing_else() -> None:
     runner.forget(chosen)
     assert {work.name for work in made if raw.read(work) is None} == {work.name for work in made if "0.25" in work.name}
     assert not run_of(chosen[0], "0.001").folder.exists()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_file_that_is_made_again_is_timed_again() -> None:
+    chosen = cells("D/g2p/dense/0")
+    list(make_up(chosen, by_rate))
+    (timed,) = timing.timed_by(chosen)
+    raw.write(timed, {"us": 1.0})
+    runner.forget(chosen)
+    assert raw.read(timed) is None
 
 
 @pytest.mark.usefixtures("elsewhere")
