@@ -27,7 +27,8 @@ test-fast: $(READY)
 
 torture: $(READY)
 	$(BIN)/python -m pytest -q -s tests/torture tests/workflows/test_resume.py \
-	    tests/workflows/test_resume_refused.py tests/workflows/test_resume_train.py tests/workflows/test_sweep.py tests/formats/test_state_folder.py
+	    tests/workflows/test_resume_refused.py tests/workflows/test_resume_train.py tests/workflows/test_sweep.py \
+	    tests/formats/test_state_folder.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -30,9 +30,9 @@ def start(world_size: int, action: Callable[[int], Any]) -> list[int]:
             with suppress(OSError):
                 os.sched_setaffinity(0, {cores[rank % len(cores)]})
             workers.PATIENCE = timedelta(minutes=2)  # a test that hangs is no answer
-            with Path(f"stderr{rank}.txt").open("w", buffering=1) as sys.stderr:  # pytest may have put its own there
-                os.dup2(sys.stderr.fileno(), 2)
-                action(rank)
+            sys.stderr = Path(f"stderr{rank}.txt").open("w", buffering=1)  # noqa: SIM115  pytest may have its own there
+            os.dup2(sys.stderr.fileno(), 2)
+            action(rank)
 
         return run
 
