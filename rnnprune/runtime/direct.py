@@ -52,7 +52,7 @@ class DirectCall:
     def __init__(self, layers: Sequence[Sequence[NativeLayer]], batch_first: bool = False, cell: bool = False) -> None:
         self.layers, self.batch_first, self.cell = layers, batch_first, cell
         self.is_lstm, self.threads = layers[0][0].weights.kind == "lstm", layers[0][0].threads
-        self._plan = Plan((), (), (), (), [])  # of the last call
+        self._plan = Plan((-1,), (), (), (), [])  # of the last call; no input has such a shape
 
     def __call__(self, x: Any, hx: Any) -> tuple[Tensor, Any] | None:
         """Output and state, one tensor for a cell's h; None for any other call, and then nothing was done."""
@@ -100,14 +100,15 @@ class DirectCall:
         batch = lead[0] if self.batch_first or self.cell else lead[1]
         directions = len(self.layers[0])
         ends = (batch,) if self.cell else (len(self.layers) * directions, batch)
-        self._plan = Plan(
+        plan = Plan(
             x=(*lead, first.input_size),
             y=(*lead, first.output_size * directions),
             h=(*ends, first.output_size),
             c=(*ends, first.hidden_size),
             layers=[self._passes(number, math.prod(lead) // batch, batch) for number in range(len(self.layers))],
         )
-        return self._plan
+        self._plan = plan
+        return plan
 
     def _passes(self, number: int, time: int, batch: int) -> list[Pass]:
         """Of the layer of this number."""

@@ -61,6 +61,12 @@ def test_a_call_that_does_not_fit_is_refused_after_calls_that_did(kind: str) -> 
             twin(wrong, state)
 
 
+@each_layer
+def test_a_number_is_refused_as_the_first_call(kind: str) -> None:
+    with pytest.raises(UsageError, match="input"):
+        layer_and_twin(kind)[1](torch.tensor(1.0))
+
+
 @pytest.fixture
 def default_dtype() -> Iterator[Callable[[torch.dtype], None]]:
     yield torch.set_default_dtype
