@@ -37,8 +37,9 @@ class Example:
 
     name: of the raw figures, docs/results/NAME.json. checkpoint: the dense model. run: the run folders without their
     `-seedN`. recipe, train: flags of `finetune`, and of `train` where the dense model is our own. spec: a third party's
-    task, FILE.py:FUNCTION; its data lies beside the checkpoint. prepare: fetches what is not there. requests: what is
-    timed.
+    task, FILE.py:FUNCTION; its data lies beside the checkpoint. unlabelled: the flags of `finetune` where it learns
+    from the dense model alone, which is then its own control; the task only scores. prepare: fetches what is not there.
+    requests: what is timed.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Example:
     prepare: Callable[[], None]
     train: str = ""
     spec: str | None = None
+    unlabelled: str = ""
     requests: Callable[[Any], compare.Requests] | None = None
 
     @property
@@ -78,23 +80,29 @@ def train(example: Example, seed: int) -> dict[str, Any]:
 def one_seed(example: Example, seed: int) -> dict[str, Any]:
     """Fine-tune to 90 % beside a control, export, score the sparse file and hold its answers against the dense ones."""
     run, checkpoint = Path(f"{example.run}-seed{seed}"), example.checkpoint.format(seed=seed)
-    recipe = ["--target", "0.9", *shlex.split(example.recipe), "--control"]
+    recipe = ["--target", "0.9", *shlex.split(example.recipe), *([] if example.unlabelled else ["--control"])]
     settings = [*recipe, "--seed", str(seed), "--out", str(run)]
-    finetune = ["finetune", checkpoint, *example.task, *settings]
+    finetune = ["finetune", checkpoint, *(shlex.split(example.unlabelled) or example.task), *settings]
     told = kept(run / "finetune.json", *finetune)
     manifest = json.loads((run / "rnnprune.json").read_text(encoding="utf-8"))
     if manifest["checkpoint"]["sha256"] != sha256_of(Path(checkpoint)):
         sys.exit(f"{run} was pruned from another {checkpoint}; remove {run} and run this again")
     file = kept(run / "export.json", "export", str(run), "--format", "csr")
     scored = kept(run / "evaluate.json", "evaluate", file["file"], *example.task, "--threads", "1")
-    figures = {label: splits["test"] for label, splits in manifest["figures"].items()} | {"file": scored["figures"]}
+    figures = {label: splits["test"] for label, splits in manifest["figures"].items()}
+    if example.unlabelled:  # what the run tells of itself is how far it is from the dense model
+        dense, sparse = (
+            kept(run / f"evaluate-{label}.json", "evaluate", model, *example.task, "--threads", "1")["figures"]
+            for label, model in (("dense", checkpoint), ("sparse", str(run)))
+        )
+        figures = {"dense": dense, "dense_control": dense, "sparse": sparse}
     return {
         "seed": seed,
         "command": shlex.join(["rnnprune", *finetune]),
-        "metric": told["metric"]["name"],
-        "goal": told["metric"]["goal"],
+        "metric": scored["metric"],
+        "goal": scored["goal"],
         "sparsity": told["sparsity"]["achieved"],
-        "figures": figures,
+        "figures": {**figures, "file": scored["figures"]},
         "engine": scored["engine"],
         "bytes": {"dense": (run / "model.safetensors").stat().st_size, "sparse": file["bytes"]},
         "steps": told["steps"],

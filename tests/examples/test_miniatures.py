@@ -181,6 +181,21 @@ def test_third_parties_models(whole_path, folder, name, write_data):
     check(whole_path, replace(example, prepare=lambda: None))
 
 
+@pytest.mark.slow
+def test_a_third_partys_model_without_labels(whole_path, monkeypatch):
+    write_prompts(CACHE / "silero_vad")
+    monkeypatch.setattr("examples.silero_vad.run.prepare", lambda: None)
+    example = importlib.import_module("examples.silero_vad.distill").EXAMPLES["distill"]
+    spec, model = (f"{ROOT}/examples/silero_vad/vad_task.py:{made}" for made in ("make", "Detector"))
+    unlabelled = example.unlabelled.replace("examples/silero_vad/vad_task.py:Detector", model)
+    write(Path(example.checkpoint), b"not yet")
+    task = load_task(spec, Path(example.checkpoint).parent)
+    save_file(task.build_model().state_dict(), example.checkpoint)
+    raw = check(whole_path, replace(example, spec=spec, unlabelled=unlabelled, recipe=few(example.recipe)))
+    assert raw["rows"][0]["figures"]["dense_control"] == raw["rows"][0]["figures"]["dense"]
+    assert "--control" not in raw["rows"][0]["command"]
+
+
 @pytest.mark.usefixtures("whole_path")
 def test_an_answer_is_kept_and_asked_for_once(monkeypatch):
     """The form of the file is a contract: long trainings leave such files behind."""
