@@ -20,7 +20,8 @@ def train(tagger: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Pruner:
     optimizer = torch.optim.Adam(tagger.parameters(), 1e-2)
     model, optimizer, loader = accelerator.prepare(tagger, optimizer, DataLoader(batches, batch_size=None))
     schedule = plan_schedule("cubic", len(loader) // ACCUMULATED)  # optimizer steps of this process
-    pruner = Pruner(accelerator.unwrap_model(model), optimizer.optimizer, schedule, target=0.9)  # both unwrapped
+    both = accelerator.unwrap_model(model), optimizer.optimizer  # unwrapped
+    pruner = Pruner(*both, schedule, target=0.9, saliency="fisher")
     for frames, tags in loader:
         with accelerator.accumulate(model):
             loss = F.cross_entropy(model(frames).flatten(0, 1), tags.flatten())

@@ -22,7 +22,7 @@ class Pruning(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         schedule = plan_schedule("cubic", trainer.estimated_stepping_batches)  # optimizer steps
-        self.pruner = Pruner(module, trainer.optimizers[0], schedule, target=self.target)
+        self.pruner = Pruner(module, trainer.optimizers[0], schedule, target=self.target, saliency="fisher")
         if self.saved:
             self.pruner.load_state_dict(self.saved)
 

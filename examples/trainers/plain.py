@@ -38,7 +38,7 @@ def train(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Pruner:
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     scaler = torch.amp.GradScaler(device)
     steps = len(batches) // ACCUMULATED  # optimizer steps, not batches
-    pruner = Pruner(model, optimizer, plan_schedule("cubic", steps), target=0.9)
+    pruner = Pruner(model, optimizer, plan_schedule("cubic", steps), target=0.9, saliency="fisher")
     for i, (frames, tags) in enumerate(batches, start=1):
         with torch.autocast(device, torch.float16, enabled=device == "cuda"):
             logits = model(frames.to(device))

@@ -56,7 +56,7 @@ class Pruner:
     optimizer: the one that trains it; only its real steps count, not those that mixed precision skips.
     schedule: see `plan_schedule`; steps are optimizer steps.
     target: final share of zeros in every group, 0 < target < 1, reached exactly at `schedule.end_step`.
-    saliency: "magnitude", or "fisher" with Adam and its kin.
+    saliency: "magnitude", for any optimizer, or "fisher" with Adam and its kin, mostly the better one.
     selection: which weights, and in which blocks.
     share: among several processes, called with every mask update's masks and gives those that all of them shall use,
     such as the first process's, broadcast.
