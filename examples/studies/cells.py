@@ -47,14 +47,15 @@ def pruned(target: str, schedule: str = "cubic", saliency: str = "fisher", more:
 
 DENSE = Variant("dense, trained on as long", "--dense")
 DENSE_SMALL = Variant("dense, small", "--dense", size="small")
-SPARSE_LARGE = Variant("sparse, from large", pruned("{matched}"), size="large")
+MATCHED = pruned("{matched}", more="--scope model")
+SPARSE_LARGE = Variant("sparse, from large", MATCHED, size="large")
 
 A: Mapping[str, Variant] = {
     "dense": DENSE._replace(told="dense, baseline"),
     "dense-small": DENSE_SMALL,
     "sparse-large": SPARSE_LARGE,
-    "sparse": Variant("sparse, from baseline", pruned("{matched}")),
-    "sparse-medium": Variant("sparse, from medium", pruned("{matched}"), size="medium"),
+    "sparse": Variant("sparse, from baseline", MATCHED),
+    "sparse-medium": Variant("sparse, from medium", MATCHED, size="medium"),
     "dense-medium": Variant("dense, medium", "--dense", size="medium"),
 }
 
@@ -77,12 +78,12 @@ C: Mapping[str, Variant] = {
     "small": DENSE_SMALL,
     "small-taught": Variant("dense, small; taught", f"--dense {TAUGHT}", size="small"),
     "large": SPARSE_LARGE,
-    "large-taught": Variant("sparse, from large; taught", pruned("{matched}", more=TAUGHT), size="large"),
+    "large-taught": Variant("sparse, from large; taught", f"{MATCHED} {TAUGHT}", size="large"),
     "small-retold": Variant(
         "dense, small; on the teacher's answers", f"--dense {RETOLD}", size="small", tasks=("g2p",)
     ),
     "large-retold": Variant(
-        "sparse, from large; on the teacher's answers", pruned("{matched}", more=RETOLD), size="large", tasks=("g2p",)
+        "sparse, from large; on the teacher's answers", f"{MATCHED} {RETOLD}", size="large", tasks=("g2p",)
     ),
 }
 

@@ -15,12 +15,16 @@ from examples.studies.tasks import TASKS
 
 
 def of_study(study: str) -> str:
-    """All that is generated on its page."""
-    parts = []
+    """All that is generated on its page; no table of a task of which nothing was run."""
+    parts, waiting = [], []
     for task in (task for of, task in ORDER if of == study):
         found = rows(study, task)
+        if not any(row.raws for row in found.values()):
+            waiting.append(task)
+            continue
         parts += [f"## {task}: {TASKS[task].told}", "", TABLES.get(study, general)(task, found), ""]
         parts += [*(f"- {line}" for line in ANSWERS[study](task, found)), ""] if study in ANSWERS else []
+    parts += [f"Not run yet: {', '.join(waiting)}.", ""] if waiting else []
     return "\n".join([*parts, *_below(study)])
 
 
@@ -117,7 +121,8 @@ def _tuning(study: str, task: str) -> list[list[str]]:
         cells = [
             NOT_RUN if each is None else "diverged" if math.isinf(each) else f"{each:.4g}" for each in tried.values()
         ]
-        lines.append([task, variant.told, *cells, choice.chosen(cell) or ""])
+        if set(cells) != {NOT_RUN}:
+            lines.append([task, variant.told, *cells, choice.chosen(cell) or ""])
     return lines
 
 
@@ -126,7 +131,7 @@ def _hours(study: str) -> str:
     seconds = sum(raw.get("seconds", 0.0) for raw in raws)
     machines = sorted({raw["machine"] for raw in raws if "machine" in raw})
     if not machines:
-        return "Nothing of it was run yet."
+        return "Nothing is measured yet."
     return (
         f"{len(raws)} fine-tunings in these tables, {seconds / 3600:.1f} hours of one thread each beside other work; "
         f"{'; '.join(machines)}."
