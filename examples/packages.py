@@ -85,6 +85,7 @@ def debian(package: str, sha256: str, folder: Path) -> Path:
         with tempfile.TemporaryDirectory() as scratch:
             file = _download(["apt-get", "-o", "APT::Sandbox::User=root", "download", package], scratch, "*.deb")
             _require(file.read_bytes(), sha256, file.name)
+            folder.mkdir(parents=True, exist_ok=True)
             _call(["dpkg-deb", "-x", str(file), str(root.resolve())], scratch)
     return root
 
