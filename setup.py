@@ -1,7 +1,7 @@
 """The one part that pyproject.toml cannot say: the optional C extension.
 
 `RNNPRUNE_NO_NATIVE=1` leaves it out. A compiler that is missing or fails leaves it out too (`optional`), with a
-warning; the engine then reports itself unavailable, with the reason.
+warning that pip shows only with -v; the engine then reports itself unavailable, with the reason.
 """
 
 import os

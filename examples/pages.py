@@ -117,8 +117,9 @@ def where(told: Row) -> list[str]:
 
 def spent(runs: Sequence[Row]) -> str:
     steps = {f"{run['steps']:,} steps" for run in runs if "steps" in run}
-    seconds = [run["seconds"] for run in runs if "seconds" in run]
-    return ", ".join([*sorted(steps), *([f"{statistics.fmean(seconds) / 60:.0f} min"] if seconds else [])])
+    minutes = sorted(run["seconds"] / 60 for run in runs if "seconds" in run)
+    span = dict.fromkeys(f"{each:.0f}" for each in (minutes[0], minutes[-1])) if minutes else ()
+    return ", ".join([*sorted(steps), *([f"{' to '.join(span)} min"] if span else [])])
 
 
 def commands(raw: Mapping[str, Any]) -> list[str]:

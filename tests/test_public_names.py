@@ -4,10 +4,13 @@ import ast
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 import rnnprune
+from rnnprune.formats.sparse import csr_or_dense, write_sparse
 
 NAMES = [
     "Block",
@@ -42,6 +45,15 @@ def test_the_public_names_are_these() -> None:
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     value = getattr(rnnprune, name)
     assert name == "__version__" or (value.__name__ == name and value.__doc__)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("name", ["read_checkpoint", "read_sparse", "sparsify"])
+def test_a_path_may_be_a_string(name: str, kind: type, tmp_path: Path) -> None:
+    path, layer = tmp_path / "a.safetensors", torch.nn.Linear(8, 8, bias=False)
+    write_sparse(path, {"weight": csr_or_dense(torch.eye(8))}, {}, {})
+    read = getattr(rnnprune, name)
+    read(*([layer] if name == "sparsify" else []), kind(path))
 
 
 def test_a_star_import_brings_all_of_them() -> None:

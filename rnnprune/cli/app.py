@@ -52,6 +52,9 @@ class Program(TyperGroup):
         except RnnpruneError as error:
             print(f"rnnprune: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's words, which typer hands on
+            raise
         except KeyboardInterrupt as error:
             told = str(error) or "a finished run or file that was there before is as it was"
             print(f"rnnprune: interrupted; {told}", file=sys.stderr)

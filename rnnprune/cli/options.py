@@ -81,7 +81,7 @@ Device = Annotated[str, model("--device", "cpu or cuda.")]
 Threads = Annotated[int | None, model("--threads", "CPU threads; torch's choice if not given.")]
 Data = Annotated[Path | None, model("--data", "Data of the task, where it is not where it was.")]
 BatchSize = Annotated[int | None, training("--batch-size", "Of a built-in task.", show_default="the task's own")]
-SeqLen = Annotated[int | None, training("--seq-len", "Tokens per window, of lm.", show_default="100")]
+SeqLen = Annotated[int | None, training("--seq-len", "Steps per window, of lm and distill.", show_default="100")]
 SkipBad = Annotated[bool, training("--skip-bad", "Leave bad items of a built-in task out, and list them.")]
 
 Steps = Annotated[int | None, training("--steps", "Optimizer steps.", show_default="1000")]

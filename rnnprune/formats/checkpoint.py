@@ -88,13 +88,13 @@ class _Content:
     held_bytes: int
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a dense checkpoint; InputRefused names the file, what was found and the conversion to run.
 
     Accepted: safetensors (our sparse files too, made dense), torch zip, legacy torch pickle, numpy .npz. Raises
     UsageError when there is no such file.
     """
-    found = open_checkpoint(path)
+    found = open_checkpoint(Path(path))
     _ = found.tensors  # now, so that a damaged member is refused here
     return found
 

@@ -112,8 +112,14 @@ def write_sparse(
     )
 
 
-def read_sparse(path: Path) -> SparseFile:
-    """Read a sparse file; InputRefused names the tensor and the broken invariant."""
+def read_sparse(path: Path | str) -> SparseFile:
+    """Read a sparse file of format 1 (docs/format.md), every matrix as it is stored.
+
+    tensors: by name, a Csr or Bsr for a sparse matrix, a Tensor for all else. metadata: the JSON object `rnnprune` of
+    the header, without its `aliases` and `order`. InputRefused, for a missing file too, names the tensor and the broken
+    invariant.
+    """
+    path = Path(path)
     arrays, metadata = read_container(path)
     version = metadata.get("rnnprune_format")
     if version is not None and version != FORMAT:

@@ -46,7 +46,8 @@ class LayerEngine:
     """One recurrent or linear layer of a module: what runs it, and why.
 
     layer: torch's name of it, `LSTM`. layout: how the engine holds its (recurrent) matrix at batch 1, `sell8` or
-    `16x1`; "" for engines that know only one way.
+    `16x1`; "" for engines that know only one way. sparsity: share of zeros in its matrices; 0.0, not counted, for a
+    layer that stays dense whatever they hold (for its dtype, class or parent, or by the rules of triton).
     """
 
     name: str

@@ -201,15 +201,17 @@ def user_code(target: str, failed: str) -> Iterator[None]:
         yield
     except (Exception, SystemExit) as error:  # SystemExit: a script that ends itself when imported
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise UsageError(f"{_where_it_broke(error) or target}: {failed}: {what}; {_remedy(error)}") from error
+        where = _where_it_broke(error)
+        remedy = _remedy(error) or f"mend {'that line' if where else 'the task'} and try again"
+        raise UsageError(f"{where or target}: {failed}: {what}; {remedy}") from error
 
 
-def _remedy(error: BaseException) -> str:
+def _remedy(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         return f"install {error.name} into this environment, or put it beside the task's file"
     if isinstance(error, SystemExit):
         return 'put what ends the program under `if __name__ == "__main__":`'
-    return "mend that line and try again"
+    return None
 
 
 def _where_it_broke(error: BaseException) -> str | None:

@@ -28,6 +28,7 @@ UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 SPECIAL: dict[Level, tuple[str, ...]] = {"char": (UNKNOWN,), "word": (UNKNOWN, END_OF_LINE)}
 SEGMENT = 4096  # tokens scored from one fresh state; part of the metric's definition, so never tuned for speed
 IGNORED = -100  # the target that torch's cross entropy leaves out
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 UNIT: dict[Level, str] = {"char": "characters", "word": "words"}
 
 
@@ -73,7 +74,9 @@ def read_text(path: Path) -> Text:
     try:
         content = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
+        if b"\0" in raw and raw[:2] not in UTF_16:
+            raise InputRefused(f"{path}: not a text file, it holds zero bytes; pass UTF-8 text as --data") from error
+        encoding = "utf-16" if raw[:2] in UTF_16 else "latin1"
         raise InputRefused(
             f"{path}: the byte 0x{raw[error.start]:02x} at offset {error.start} is not UTF-8; "
             f"convert the file first, for example `iconv -f {encoding} -t utf-8 {path.name} > utf8.txt`"

@@ -52,7 +52,10 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown command": (("reprot",), "No such command 'reprot'. Did you mean 'report'"),
     "unknown flag": (("report", "bare.pt", "--jsno"), "No such option: --jsno (Possible options: --json)"),
     "flag of another command": (("prune", "bare.pt", "--schedule", "hard"), "No such option: --schedule"),
-    "unknown choice": (("finetune", "bare.pt", "--saliency", "luck"), "'luck' is not one of 'magnitude', 'fisher'"),
+    "unknown choice": (
+        ("finetune", "bare.pt", "--saliency", "luck"),
+        "for '--saliency': 'luck' is not one of 'magnitude', 'fisher'",
+    ),
     "no argument": (("finetune",), "Missing argument"),
     "target above one": (("prune", "bare.pt", "--target", "1.5"), "--target is the share of zeros, between 0 and 1"),
     "target of zero": (("finetune", "bare.pt", "--target", "0"), "(0.9 keeps a tenth); found 0.0"),

@@ -193,10 +193,10 @@ HOSTILE: dict[str, tuple[Build, str]] = {
 def test_hostile_broken_and_foreign_files_are_refused(tmp_path: Path, build: Build, text: str) -> None:
     path, canary = tmp_path / "victim.pt", tmp_path / "canary"
     build(path, canary)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputRefused, match=text) as refused:
         read_checkpoint(path)
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     assert str(refused.value).startswith(f"{path}: ")
     assert "; " in str(refused.value), "what to do is missing"
     assert not canary.exists()

@@ -41,6 +41,8 @@ def test_bytes_that_are_not_utf8_are_refused_with_offset_and_remedy(tmp_path):
         read_text(written(tmp_path, "café".encode("latin1")))
     with pytest.raises(InputRefused, match="iconv -f utf-16 "):
         read_text(written(tmp_path, "café".encode("utf-16")))
+    with pytest.raises(InputRefused, match=r"data\.txt: not a text file, it holds zero bytes; pass UTF-8 text"):
+        read_text(written(tmp_path, b"\x7fELF\2\0\xff"))
 
 
 def test_missing_file_and_folder_are_usage_errors(tmp_path):

@@ -165,6 +165,13 @@ def test_an_error_deep_in_a_library_names_the_users_line(folder):
     assert "mend that line" in message
 
 
+def test_no_line_is_spoken_of_where_none_is_known(folder):
+    write(folder / "my_task.py", "import functools, math\nmake = functools.partial(math.sqrt, -1)\n")
+    message, _ = failure("my_task.py:make")
+    assert message.startswith("my_task.py: make() failed: ValueError")
+    assert message.endswith("; mend the task and try again")
+
+
 def test_a_syntax_error_names_its_line(folder):
     write(folder / "my_task.py", "x = 1\ndef make(:\n")
     message, cause = failure("my_task.py:make")

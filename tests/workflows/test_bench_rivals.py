@@ -44,7 +44,8 @@ def test_every_rival_computes_the_same(shape: str, steps: int, batch: int) -> No
             try:
                 ready = ready_to_time(prepare, memory=False)
             except (RuntimeError, AttributeError, NotImplementedError):
-                assert name in {INT8, rivals_onnx.NAME}
+                can_not = {("projected", INT8), ("projected", rivals_onnx.NAME)}
+                assert (shape, name) in can_not or (shape, steps, name) == ("rnn:6x12", 5, INT8)
                 continue
             for _ in range(3):  # a stream moves on, and its check starts afresh
                 ready.call()
