@@ -12,6 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 INTERPRETER := .venv/.triton
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal  # one process a core; each test has one thread
 
 .PHONY: demo test test-fast torture lint studies bench sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:
@@ -20,10 +21,10 @@ demo: $(READY)
 	$(BIN)/python -m examples.g2p_en.demo
 
 test: $(READY) $(INTERPRETER)
-	$(BIN)/python -m pytest -q -m "not torture"
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not torture"
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow and not torture"
+	$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow and not torture"
 
 torture: $(READY)
 	$(BIN)/python -m pytest -q -s tests/torture tests/workflows/test_resume.py \

@@ -127,7 +127,7 @@ def test_metadata_with_a_number_that_json_lacks_are_refused(tmp_path: Path, numb
 
 def test_metadata_that_nest_too_deep_to_be_written_again_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    for depth, text in ((940, "nested more than 100 deep"), (100_000, "not JSON")):
+    for depth, text in ((500, "nested more than 100 deep"), (100_000, "not JSON")):
         safetensors.torch.save_file({"w": ONES}, path, {"rnnprune": '{"x":' + "[" * depth + "]" * depth + "}"})
         with pytest.raises(InputRefused, match=text):
             read_checkpoint(path)
