@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnprune.architecture import roles_from_shapes
+from rnnprune.formats.lock import folder_lock
 from rnnprune.formats.run_folder import open_stage
 from rnnprune.pruning.groups import group_weights
 from rnnprune.pruning.options import Selection, require_target
@@ -55,7 +56,6 @@ def prune(
         weight.apply_to(weight.weight)
 
     run = out or default_run(checkpoint, target)
-    stage = open_stage(run, overwrite=overwrite)
     pruning = {
         "target": target,
         "schedule": {"name": "one shot"},
@@ -64,5 +64,7 @@ def prune(
     }
     settings = {"checkpoint": checkpoint, "target": target, "selection": asdict(selection), "out": out}
     story = Story(subject, None, pruning, settings, seconds=time.perf_counter() - began)
-    written = write_tensors(run, stage, tensors, aliases, choices, story)
+    with folder_lock(run):
+        stage = open_stage(run, overwrite=overwrite)
+        written = write_tensors(run, stage, tensors, aliases, choices, story)
     return Pruned(run, target, written.achieved, written.per_tensor)

@@ -11,8 +11,10 @@ from resume_cases import StopsAt, request_of, write_task
 
 from rnnprune.errors import Interrupted, StorageError, UsageError
 from rnnprune.formats.lock import folder_lock
+from rnnprune.pruning.options import Selection
 from rnnprune.training.options import Keeping, SaveEvery
 from rnnprune.workflows.finetune import FinetuneRequest, finetune
+from rnnprune.workflows.prune import prune
 
 
 @pytest.fixture
@@ -89,15 +91,14 @@ def test_a_damaged_state_gives_way_to_the_one_before() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_two_processes_do_not_work_in_one_folder() -> None:
-    with folder_lock(Path("run")), pytest.raises(StorageError, match="run: another process is at work there"):
-        finetune(request_of("cubic fisher adam", "run"))
+    request = request_of("cubic fisher adam", "run")
+    for work in (lambda: finetune(request), lambda: prune(Path("dense.pt"), 0.8, Selection(), Path("run"))):
+        with folder_lock(Path("run")), pytest.raises(StorageError, match="run: another process is at work there"):
+            work()
 
 
 @pytest.mark.usefixtures("folder")
 def test_an_interrupted_run_is_not_swept_away_by_prune_or_over_a_finished_one() -> None:
-    from rnnprune.pruning.options import Selection
-    from rnnprune.workflows.prune import prune
-
     request = interrupt()
     with pytest.raises(UsageError, match=r"run holds a run that `finetune` can go on with; choose another --out"):
         prune(Path("dense.pt"), 0.8, Selection(), Path("run"))
