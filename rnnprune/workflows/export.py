@@ -82,8 +82,9 @@ def export(
     _require_sense(form, values, block)
     subject = open_subject(path, lazily=True)
     source = subject.checkpoint
-    out = out or default_file(subject, form, values)
-    _require_free(out, source.path, overwrite=overwrite)
+    default = default_file(subject, form, values)
+    out = out or default
+    _require_free(out, source.path, default, overwrite=overwrite)
     wanted = block or (_recorded_block(subject) if form == "bsr" else None)
     prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.stored.items()}
     blocked = _blocked(prepared)
@@ -156,20 +157,25 @@ def default_file(subject: Subject, form: ExportFormat, values: Values) -> Path:
     return source.with_name(f"{stem}.{form}{suffix}.safetensors")
 
 
-def _require_free(out: Path, source: Path, *, overwrite: bool) -> None:
-    """An older export of the same file may be replaced; anything else only when that was asked for."""
+def _require_free(out: Path, source: Path, default: Path, *, overwrite: bool) -> None:
+    """An older export of the same file may be replaced under its default name; all else only when asked for.
+
+    Under any other name it may be another run's: the models of all runs have one name.
+    """
     if not out.exists():
         return
     if out.resolve() == source.resolve():
         raise UsageError(f"--out {out} is the file that is being exported; choose another name")
+    if not overwrite and not (out == default and _exported_from(out) == source.name):
+        raise UsageError(f"{out} is already there; choose another --out, or pass --overwrite")
+
+
+def _exported_from(path: Path) -> object:
+    """The name of the file that this one is an export of, or None."""
     try:
-        exported_from = json.loads(read_metadata(out).get("rnnprune", "{}")).get(SOURCE_KEY)
+        return json.loads(read_metadata(path).get("rnnprune", "{}")).get(SOURCE_KEY)
     except (ValueError, AttributeError):
-        exported_from = None
-    if exported_from != source.name and not overwrite:
-        raise UsageError(
-            f"{out} is already there and no export of {source.name}; choose another --out, or pass --overwrite"
-        )
+        return None
 
 
 class _Prepared(NamedTuple):

@@ -204,6 +204,22 @@ def test_a_finished_run_is_not_replaced_unasked(rnnprune: Program) -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_an_export_does_not_replace_that_of_another_run_unasked(rnnprune: Program) -> None:
+    for run, target in (("a", "0.9"), ("b", "0.5")):
+        assert rnnprune("prune", "bare.pt", "--target", target, "--out", run).code == 0
+    assert rnnprune("export", "a", "--out", "small.safetensors").code == 0
+    before = Path("small.safetensors").read_bytes()
+    told = rnnprune("export", "b", "--out", "small.safetensors")
+    assert told.code == 2
+    assert "small.safetensors is already there; choose another --out, or pass --overwrite" in told.err
+    assert Path("small.safetensors").read_bytes() == before
+    assert rnnprune("export", "b", "--out", "small.safetensors", "--overwrite").code == 0
+    assert Path("small.safetensors").stat().st_size > len(before)
+    for _ in range(2):  # under the default name an export replaces the older one of the same file
+        assert rnnprune("export", "a").code == 0
+
+
+@pytest.mark.usefixtures("bare")
 def test_a_model_that_does_not_fit_lists_every_difference(rnnprune: Program) -> None:
     task = write_task(hidden=12)
     told = rnnprune("finetune", "bare.pt", "--task", task)
