@@ -54,7 +54,7 @@ def fit(module: nn.Module, weights: Mapping[str, Csr | Tensor], where: str) -> d
     expected = {name: item for name, item in module.state_dict(keep_vars=True).items() if isinstance(item, Tensor)}
     sized = {name: _with_columns(name, item, expected.get(name)) for name, item in weights.items()}
     _refuse(misfit(_shapes(expected), _shapes(sized)), where)
-    _refuse(_tie_problems(expected, sized), where)
+    _refuse(tie_problems(expected, sized), where)
     return sized
 
 
@@ -79,7 +79,7 @@ def _shapes(tensors: Mapping[str, Csr | Tensor]) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _tie_problems(expected: Mapping[str, Tensor], found: Mapping[str, Csr | Tensor]) -> list[str]:
+def tie_problems(expected: Mapping[str, Tensor], found: Mapping[str, Csr | Tensor]) -> list[str]:
     """Names that are one parameter in the module and two different tensors in the source."""
     first: dict[int, str] = {}
     problems = []

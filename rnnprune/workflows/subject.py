@@ -15,6 +15,7 @@ from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import Diverged, InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
+from rnnprune.runtime.source import tie_problems
 from rnnprune.formats.sparse import is_sparse_file
 from rnnprune.tasks.builtin import builtin_spec, builtin_task
 from rnnprune.tasks.distill.inputs import read_inputs
@@ -153,13 +154,14 @@ def load_model(task: Task, subject: Subject) -> nn.Module:
 
 def fill_model(model: nn.Module, subject: Subject) -> None:
     """Load the checkpoint's weights into a model, strictly, or raise as `load_model` does."""
-    problems = misfit({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, subject.shapes)
-    if problems:
+    state, found = model.state_dict(keep_vars=True), subject.checkpoint.state_dict()
+    problems = misfit({name: tuple(tensor.shape) for name, tensor in state.items()}, subject.shapes)
+    if problems := problems or tie_problems(state, found):
         raise UsageError(
             f"{subject.checkpoint.path} does not fit the task's model: {_told(problems)}; "
             "build_model() must give the very model that was saved"
         )
-    model.load_state_dict(subject.checkpoint.state_dict(), strict=True)
+    model.load_state_dict(found, strict=True)
 
 
 def described_spec(path: Path, metadata: Mapping[str, object], shapes: Mapping[str, Shape]) -> ModelSpec | None:

@@ -30,6 +30,7 @@ from rnnprune.workflows.resume import (
     saved_state,
     seconds_of_run,
 )
+from rnnprune.workflows.run_output import state_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def train_task(
             parts = RunParts(model, task, recipe, build_optimizer(model, recipe), total_steps)
             keeper.train("training", parts, on_step)
             figures = evaluate(model, task, "test")
-            state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+            tensors, aliases = state_of(model)
+            state = tensors | {alias: tensors[name] for alias, name in aliases.items()}
             buffer = io.BytesIO()
             torch.save({"rnnprune": task.metadata, "state_dict": state}, buffer)
             write_atomic(out, buffer.getvalue())

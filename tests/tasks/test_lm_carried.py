@@ -1,6 +1,7 @@
 """The language model's two options: the state carried from window to window, and the embedding tied to the output."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from rnnprune.tasks.source import DataOptions
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows.export import export
 from rnnprune.workflows.finetune import FinetuneRequest, finetune
-from rnnprune.workflows.subject import TaskChoice
+from rnnprune.workflows.subject import TaskChoice, load_model, open_subject
 from rnnprune.workflows.train import train_task
 
 CELLS = ("lstm", "gru", "rnn")
@@ -150,3 +151,21 @@ def test_a_tied_model_is_pruned_exported_and_loaded_as_one(letters, tmp_path, in
     tokens = torch.randint(11, (2, 5))
     dense = load(tmp_path / "run", engine="torch-dense-fp32")
     torch.testing.assert_close(sparse(tokens)[0], dense(tokens)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_tied_model_trained_on_another_device_is_saved_tied(letters, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "cpu", torch.Tensor.clone)  # as from a GPU: every call gives new memory
+    task = LmTask.from_text(letters, LmModelSpec(hidden=8, embedding=8, tied=True), batch_size=8, length=20)
+    train_task(task, Recipe(steps=1), tmp_path / "ckpt.pt")
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "ckpt.pt").aliases == {"output.weight": "embedding.weight"}
+
+
+def test_a_file_whose_tied_names_differ_does_not_fit(letters, tmp_path):
+    task = LmTask.from_text(letters, LmModelSpec(hidden=8, embedding=8, tied=True))
+    state = {name: tensor.clone() for name, tensor in task.build_model().state_dict().items()}
+    for change, fits in ((0.0, True), (1.0, False)):
+        state["output.weight"] = state["embedding.weight"] + change
+        torch.save({"rnnprune": task.metadata, "state_dict": state}, tmp_path / "ckpt.pt")
+        with nullcontext() if fits else pytest.raises(UsageError, match=r"embedding\.weight and output\.weight are"):
+            load_model(task, open_subject(tmp_path / "ckpt.pt"))
