@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -16,6 +15,7 @@ from torch import nn
 from rnnprune.formats.lock import folder_lock
 from rnnprune.formats.run_folder import METRICS, STAGE, STATE, Unfinished, open_stage
 from rnnprune.formats.state_folder import StateFolder
+from rnnprune.tasks.copies import copy_of
 from rnnprune.tasks.options import Goal, Split
 from rnnprune.tasks.protocol import Task
 from rnnprune.training.keeper import Keeper, RunParts
@@ -158,7 +158,7 @@ def _train(plan: Plan, request: FinetuneRequest, observer: Observer, began: floa
     with closing(curve), keeper.telling_what_is_saved():
         score(model, "dense")
         if request.control and "dense_control" not in figures:
-            control = copy.deepcopy(model)
+            control = copy_of(model)
             recipe = replace(request.recipe, lr=request.recipe.lr if request.control_lr is None else request.control_lr)
             dense = RunParts(control, task, recipe, build_optimizer(control, recipe), total_steps)
             keeper.train("control", dense, partial(watch, "control"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_r
 from rnnprune.runtime.source import tie_problems
 from rnnprune.formats.sparse import is_sparse_file
 from rnnprune.tasks.builtin import builtin_spec, builtin_task
+from rnnprune.tasks.copies import copy_of
 from rnnprune.tasks.distill.inputs import read_inputs
 from rnnprune.tasks.distill.stacks import build_stacks
 from rnnprune.tasks.distill.task import BATCH_SIZE, LENGTH, DistillTask, Student, model_student, stacks_student
@@ -122,8 +122,8 @@ def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
     if unlabelled.teacher is None and (subject.is_run or is_sparse_file(subject.checkpoint.path)):
         raise UsageError(f"{subject.path} is pruned: name the dense checkpoint it came from with --teacher FILE")
     arrays = read_inputs(unlabelled.inputs)
-    student = _student(subject, unlabelled.model, arrays, LENGTH if options.length is None else options.length)
-    teacher = copy.deepcopy(student.module)
+    student = _student(subject, unlabelled.model, arrays, options.length_or(LENGTH))
+    teacher = copy_of(student.module)
     dense = subject if unlabelled.teacher is None else open_subject(unlabelled.teacher)
     fill_model(teacher, dense)
     return DistillTask(student, teacher, batch_size=options.batch_size_or(BATCH_SIZE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from torch import nn
 from rnnprune.errors import UsageError
 from rnnprune.formats.run_folder import sha256_of
 from rnnprune.formats.sparse import is_sparse_file
+from rnnprune.tasks.copies import copy_of
 from rnnprune.tasks.options import DistillLevel
 from rnnprune.tasks.protocol import Task
 from rnnprune.tasks.taught import Lesson, Retellable, Taught
@@ -59,7 +59,7 @@ def _teacher(task: Task, model: nn.Module, subject: Subject, path: Path | None) 
             raise UsageError(
                 f"--distill: {subject.path} is pruned already: name the dense checkpoint with --teacher FILE"
             )
-        return copy.deepcopy(model)
+        return copy_of(model)
     found = open_subject(path)
     if (theirs := _classes(found.task_metadata)) != (ours := _classes(subject.task_metadata)):
         differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))

@@ -7,7 +7,6 @@ deviation; 0 is the teacher itself, 100 is no better than their mean.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from rnnprune.architecture import RecurrentStack
 from rnnprune.errors import InputRefused, UsageError
 from rnnprune.tasks.batching import Batches, bucketed
+from rnnprune.tasks.copies import copy_of
 from rnnprune.tasks.distill.inputs import ONLY
 from rnnprune.tasks.distill.stacks import run_stack
 from rnnprune.tasks.options import Goal, Split
@@ -64,7 +64,7 @@ class DistillTask:
 
     def build_model(self) -> nn.Module:
         """The untrained student: recurrent and linear layers want gradients, nothing else does; no dropout."""
-        model = copy.deepcopy(self.student.module).requires_grad_(False)
+        model = copy_of(self.student.module).requires_grad_(False)
         for module in model.modules():
             if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.Linear):
                 for parameter in module.parameters(recurse=False):
