@@ -54,8 +54,8 @@ class Position:
     def skip(self, found: str) -> None:
         """A batch that makes no step. Raises Diverged at the tenth in a row."""
         self.skipped += 1
-        if hasattr(self._task, "carried"):
-            self._task.carried = None  # what a bad batch left behind would spoil the next one
+        if self._carried is not None:
+            self._task.carried = None  # type: ignore[attr-defined]  # what a bad batch left would spoil the next one
         if self.skipped >= MOST_SKIPPED:
             raise Diverged(
                 f"{found} at step {self.step + 1}, in {MOST_SKIPPED} batches in a row; "
@@ -74,7 +74,7 @@ class Position:
             "scaler": self.scaler.state_dict(),
             "epoch_random": self._epoch_random,
             "random": random_state(self._task, self._device),
-            "carried": carried_to_plain(getattr(self._task, "carried", None)),
+            "carried": carried_to_plain(self._carried),
         }
 
     def go_on_from(self, plain: dict[str, Any]) -> None:
@@ -95,6 +95,12 @@ class Position:
             set_random_state(plain["random"], self._task, self._device)
             if plain["carried"] is not None:
                 self._task.carried = carried_from_plain(plain["carried"], self._device)  # type: ignore[attr-defined]
+
+    @property
+    def _carried(self) -> Carried | None:
+        """A language model's; what a user's own task means by that name is its own."""
+        carried = getattr(self._task, "carried", None)
+        return carried if isinstance(carried, Carried) else None
 
     def _begin_epoch(self) -> None:
         # A loader that shuffles draws here, from the global generator: kept, so that a resumed epoch is the same one.
