@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnprune.errors import UsageError
+from rnnprune.kernels.csr import VALUE_DTYPES
 from rnnprune.kernels.views import view_key
 from rnnprune.pruning.groups import MaskedWeight
 from rnnprune.pruning.options import Selection
@@ -37,13 +38,7 @@ def masked_weights(
         else choice._replace(pruned=False, reason="frozen: the optimizer does not train it")
         for choice in choose(roles_of_module(model), shapes, selection.include, selection.exclude)
     ]
-    weights, choices = tie(parameters, choices)
-    if not weights:
-        reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in choices if choice.role in PRUNED_BY_DEFAULT)
-        raise UsageError(
-            f"nothing left to prune ({reasons}); name matrices with --include, or let the optimizer train them"
-        )
-    return weights, choices
+    return tie(parameters, choices)
 
 
 def places_of(model: nn.Module, weights: Sequence[MaskedWeight]) -> list[Place]:
@@ -83,7 +78,10 @@ def with_zeros_told(choices: Sequence[Choice], places: Sequence[Place]) -> list[
 
 
 def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[MaskedWeight], list[Choice]]:
-    """One masked weight per storage. A storage is pruned only when nothing that shares it is left out."""
+    """One masked weight per storage. A storage is pruned only when nothing that shares it is left out.
+
+    Raises UsageError with the reasons when no weight is left.
+    """
     weights, decided = [], []
     for shared in _sharing_memory(tensors, choices):
         if reasons := _reasons_against(shared, tensors):
@@ -95,6 +93,11 @@ def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[
         distinct = {id(tensors[choice.name]): tensors[choice.name] for choice in shared}
         weights.append(MaskedWeight(shared[0].name, shared[0].role, list(distinct.values())))
         decided += shared
+    if not weights:
+        told = "; ".join(f"{choice.name}: {choice.reason}" for choice in decided if choice.role in PRUNED_BY_DEFAULT)
+        raise UsageError(
+            f"nothing left to prune ({told}); name matrices with --include, or let the optimizer train them"
+        )
     return weights, decided
 
 
@@ -126,6 +129,10 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 def _reasons_against(shared: Sequence[Choice], tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Name -> why this storage is not pruned; empty when it is."""
+    first = tensors[shared[0].name]
+    if first.numel() == 0 or first.dtype not in VALUE_DTYPES:
+        why = "no weight in it" if first.numel() == 0 else f"{first.dtype} is no dtype that can be pruned"
+        return {choice.name: why for choice in shared}
     if left_out := next((choice for choice in shared if not choice.pruned), None):
         return {choice.name: f"tied to {left_out.name} ({left_out.reason})" for choice in shared}
     layouts = {choice.name: view_key(tensors[choice.name]) for choice in shared}

@@ -155,7 +155,7 @@ def _all_pieces(subject: Subject) -> Iterator[Piece]:
             name = _layer_name(stack, layer, direction)
             yield Piece(f"{one.input_size}->{one.hidden_size}", _sparsity(tensors), block, tensors, one, name)
     for name, role in roles_from_shapes(subject.shapes).items():
-        if role == "linear":
+        if role == "linear" and state_dict[name].numel() > 0:
             yield matrix_piece(state_dict[name].float(), name)
 
 
