@@ -179,7 +179,9 @@ class Group:
 
     def quantile(self, score_of: ScoreOf, share: float) -> float:
         """q of equation 1: the score below which `share` of the group lies."""
-        return quantile(self.scores(score_of), share)
+        scores = self.scores(score_of)
+        self._refuse_nan(scores)
+        return quantile(scores, share)
 
     def cut(self, cut: Cut, target: float, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
         """Make the cut; without `revive` what is dropped stays dropped. Among equal scores the larger |w| stays.
@@ -190,7 +192,7 @@ class Group:
         was_kept, scores = self.kept(), self.scores(score_of)
         if not revive:
             scores = scores.masked_fill(~was_kept, -1.0)  # below every true score
-        refuse_nan(scores)
+        self._refuse_nan(scores)
 
         plain = None if cut.threshold is None else scores >= cut.threshold
         guarded = plain is not None and int(plain.sum()) < self.count - drop_count(target, self.count)
@@ -217,12 +219,19 @@ class Group:
         return keep_most_salient(scores, self.count - drop_count(sparsity, self.count), magnitudes)
 
     def _set_masks(self, kept: Tensor) -> None:
-        grids = [member.mask[:: self.block.rows, :: self.block.cols] for member in self.members]
-        for member, grid, part in zip(
-            self.members, grids, torch.split(kept, [grid.numel() for grid in grids]), strict=True
-        ):
+        for member, part in zip(self.members, self._by_member(kept), strict=True):
             rows, cols = member.mask.shape
-            member.set_mask(expand_blocks(part.reshape(grid.shape), self.block, (rows, cols)))
+            member.set_mask(expand_blocks(part, self.block, (rows, cols)))
+
+    def _refuse_nan(self, scores: Tensor) -> None:
+        for member, part in zip(self.members, self._by_member(scores), strict=True):
+            refuse_nan(part.flatten(), member.weight.name)
+
+    def _by_member(self, flat: Tensor) -> list[Tensor]:
+        """Every member's grid of blocks, out of one vector in the order of `scores`."""
+        grids = [member.mask[:: self.block.rows, :: self.block.cols].shape for member in self.members]
+        parts = torch.split(flat, [grid.numel() for grid in grids])
+        return [part.reshape(grid) for part, grid in zip(parts, grids, strict=True)]
 
 
 def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list[Group]:

@@ -52,10 +52,10 @@ def recurrent_diagonal(rows: int, cols: int, device: torch.device | None = None)
     return (row[:, None] % cols == col) & gates_are_square
 
 
-def refuse_nan(scores: Float[Tensor, " count"]) -> None:
+def refuse_nan(scores: Float[Tensor, " count"], name: str = "a weight") -> None:
     """Raise Diverged when a score is NaN: no order exists then, and no threshold would catch it."""
     if torch.isnan(scores).any():
-        raise Diverged("a weight's saliency is NaN: the weights or the optimizer's moments have diverged")
+        raise Diverged(f"{name}: its saliency is NaN, the weights or the optimizer's moments have diverged")
 
 
 def keep_most_salient(

@@ -90,7 +90,7 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     task = find_task(subject, request.task, "finetune")
     device = find_device(request.device)
     model = load_model(task, subject).to(device)
-    require_finite(model, subject.checkpoint.path)
+    require_finite(model.named_parameters(), subject.checkpoint.path)
     learned = task if request.distill is None else taught(task, model, subject, request.distill)
     run = request.out or default_run(request.checkpoint, 0.0 if request.dense else options.target)
     fingerprint = fingerprint_of(request, subject, task)

@@ -18,7 +18,7 @@ from rnnprune.pruning.selection import choose
 from rnnprune.pruning.tying import tie
 from rnnprune.workflows.finetune_plan import default_run
 from rnnprune.workflows.run_output import Story, write_tensors
-from rnnprune.workflows.subject import open_subject
+from rnnprune.workflows.subject import open_subject, require_finite
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def prune(
     choices = choose(roles_from_shapes(shapes), shapes, selection.include, selection.exclude)
     aliases = subject.checkpoint.aliases
     weights, choices = tie(tensors | {alias: tensors[name] for alias, name in aliases.items()}, choices)
+    require_finite(((weight.name, weight.weight) for weight in weights), subject.checkpoint.path)
     for group in group_weights(weights, selection):
         group.cut(Cut(sparsity=target), target, lambda weight: magnitude(weight.weight, {}))
     for weight in weights:

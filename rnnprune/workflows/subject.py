@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -186,9 +186,9 @@ def _told(problems: Sequence[str]) -> str:
     return f"{'; '.join(sorted(problems)[:8])}{more}"
 
 
-def require_finite(model: nn.Module, path: Path) -> None:
-    """Raise Diverged when a weight is NaN or infinite: nothing can be trained from there."""
-    if bad := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+def require_finite(weights: Iterable[tuple[str, Tensor]], path: Path) -> None:
+    """Raise Diverged when a weight is NaN or infinite: nothing can be trained or ranked from there."""
+    if bad := [name for name, weight in weights if not weight.isfinite().all()]:
         raise Diverged(f"{path}: {printable(bad[0])} holds NaN or infinity; give a checkpoint from before it diverged")
 
 

@@ -258,6 +258,9 @@ def test_a_weight_of_nan_stops_with_5_before_any_work(rnnprune: Program) -> None
     told = rnnprune("finetune", "bad.pt", "--task", write_task(), "--steps", "20")
     assert told.code == 5
     assert "bad.pt: head.weight holds NaN or infinity; give a checkpoint from before it diverged" in told.err
+    told = rnnprune("prune", "bad.pt")
+    assert told.code == 5
+    assert "bad.pt: head.weight holds NaN or infinity" in told.err
     assert not Path("bad-s90").exists()
 
 
