@@ -19,6 +19,7 @@ from rnnprune.training.recipe import Decay, Precision, Recipe
 if TYPE_CHECKING:
     from rnnprune.workflows.subject import TaskChoice
 
+_SIZE = "Of a built-in task."
 _RECIPE, _TIMING = Recipe(), Timing()
 Command = Callable[..., None]
 
@@ -62,8 +63,8 @@ class TaskFlags:
     inputs: Annotated[Path | None, o.model("--inputs", "distill: .npy, .npz or .safetensors.")] = None
     teacher: Annotated[Path | None, o.model("--teacher", "distill: dense checkpoint, if not CHECKPOINT.")] = None
     model: Annotated[str | None, o.model("--model", "distill: my_model.py:build.")] = None
-    batch_size: o.BatchSize = None
-    seq_len: o.SeqLen = None
+    batch_size: Annotated[int | None, o.training("--batch-size", _SIZE, show_default="as in training")] = None
+    seq_len: Annotated[int | None, o.training("--seq-len", "Tokens per window, of lm.", show_default="likewise")] = None
     skip_bad: o.SkipBad = False
 
     def choice(self, *, distill: bool = False) -> TaskChoice:

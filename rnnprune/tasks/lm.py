@@ -193,17 +193,18 @@ class LmTask:
         options = options or DataOptions()
         stored = read_entry(metadata)
         spec = LmModelSpec.from_dict(stored.model)
-        found = find_data(stored, options, "text")
+        found = find_data(stored, options, "text", batch_size=BATCH_SIZE, length=LENGTH)
         text = corpus_text.read_text(found.path)
         splits = corpus_text.split_by_position(corpus_text.tokenize(text.content, spec.level))
         corpus = corpus_text.build_corpus(text, splits, spec.vocabulary)
-        length = LENGTH if options.length is None else options.length
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), length=length, notes=found.notes)
+        batch_size, length = found.options.batch_size_or(BATCH_SIZE), found.options.length_or(LENGTH)
+        return cls(spec, corpus, batch_size=batch_size, length=length, notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        return entry("lm", self.spec.to_dict(), self.corpus.path, self.corpus.sha256)
+        batches = {"batch_size": self.batch_size, "length": self.length}
+        return entry("lm", self.spec.to_dict(), self.corpus.path, self.corpus.sha256, batches)
 
     def build_model(self) -> LmModel:
         """The untrained model, drawn from torch's global generator."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rnnprune.errors import InputRefused, UsageError
 from rnnprune.tasks.spec import checked
 
-_METADATA_TYPES = {"task": str, "model": dict, "data": dict}
+_METADATA_TYPES = {"task": str, "model": dict, "data": dict, "batches": dict}
 _DATA_TYPES = {"path": str, "sha256": str, "skip_bad": bool}
+_FLAGS = {"batch_size": "--batch-size", "length": "--seq-len"}  # the sizes of batches, as a person gives them
+MAX_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What the command line says about a built-in task's data; None: the task's own default.
+    """What the command line says about a built-in task's data; None: as in training, else the task's own default.
 
     data: the file, where it is not the recorded one. batch_size: items per training batch. length: tokens per window.
     skip_bad: leave out what cannot be used, count it and list it, in place of refusing the whole.
@@ -41,40 +43,61 @@ class DataOptions:
             raise UsageError(f"batch size {size}: expected at least 1")
         return size
 
+    def length_or(self, default: int) -> int:
+        """Tokens per window."""
+        return default if self.length is None else self.length
+
 
 class Entry(NamedTuple):
-    """The `rnnprune` entry of a checkpoint, its outer keys checked. skip_bad: the training left bad items out."""
+    """The `rnnprune` entry of a checkpoint, its outer keys checked.
+
+    skip_bad: the training left bad items out. batches: its `batch_size` and `length`, as far as they are recorded.
+    """
 
     model: Any
     path: str
     sha256: str
     skip_bad: bool
+    batches: Mapping[str, int]
 
 
 class Found(NamedTuple):
-    """The file to read, whether what is bad in it is left out, and what a person should know about both."""
+    """The file to read, how it is read, and what a person should know about both."""
 
     path: Path
-    skip_bad: bool
+    options: DataOptions
     notes: tuple[str, ...]
 
 
 def read_entry(metadata: Mapping[str, object]) -> Entry:
     """Raises InputRefused for keys that are missing, unknown or of another type."""
-    entry = checked(metadata, "rnnprune", _METADATA_TYPES)
+    entry = checked({"batches": {}, **metadata}, "rnnprune", _METADATA_TYPES)
     data = checked({"skip_bad": False, **entry["data"]}, "rnnprune.data", _DATA_TYPES)
     if re.fullmatch("[0-9a-f]{64}", data["sha256"]) is None:
         raise InputRefused("rnnprune.data.sha256: expected 64 hexadecimal digits; the checkpoint was edited")
-    return Entry(entry["model"], data["path"], data["sha256"], data["skip_bad"])
+    batches = checked(entry["batches"], "rnnprune.batches", {name: int for name in _FLAGS if name in entry["batches"]})
+    for name, size in batches.items():
+        if not 1 <= size <= MAX_SIZE:
+            raise InputRefused(f"rnnprune.batches.{name}: expected 1 to {MAX_SIZE:,}; the checkpoint was edited")
+    return Entry(entry["model"], data["path"], data["sha256"], data["skip_bad"], batches)
 
 
-def entry(task: str, model: dict[str, Any], path: str, sha256: str, *, left_out: bool = False) -> dict[str, Any]:
+def entry(
+    task: str,
+    model: dict[str, Any],
+    path: str,
+    sha256: str,
+    batches: Mapping[str, int],
+    *,
+    left_out: bool = False,
+) -> dict[str, Any]:
     """What `read_entry` reads: the whole of what a built-in task leaves in a checkpoint.
 
-    left_out: bad items were, so they will be in every later use of the same file, with no flag.
+    batches: its `batch_size`, and its `length` where it has one. left_out: bad items were, so they will be in every
+    later use of the same file, with no flag.
     """
     data = {"path": path, "sha256": sha256, **({"skip_bad": True} if left_out else {})}
-    return {"task": task, "model": model, "data": data}
+    return {"task": task, "model": model, "data": data, "batches": dict(batches)}
 
 
 def sha256_of(path: Path) -> str:
@@ -89,12 +112,23 @@ def sha256_of(path: Path) -> str:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); pass a readable file as --data") from error
 
 
-def find_data(stored: Entry, options: DataOptions, unit: str) -> Found:
+def find_data(stored: Entry, options: DataOptions, unit: str, **sizes: int) -> Found:
     """The file to use: the recorded one, whose bad items are left out if the training did so, or the one that is given.
 
-    unit: what the file is called in the notes (`text`, `manifest`). Raises UsageError when the recorded file is gone or
-    has changed and no other was named.
+    unit: what the file is called in the notes (`text`, `manifest`). sizes: the task's own `batch_size` and `length`,
+    where neither the options nor the training says. Raises UsageError when the recorded file is gone or has changed and
+    no other was named.
     """
+    left_open: dict[str, Any] = {
+        name: stored.batches.get(name, size) for name, size in sizes.items() if getattr(options, name) is None
+    }
+    trained = [f"{_FLAGS[name]} {size}" for name, size in left_open.items() if size != sizes[name]]
+    notes = (f"{' '.join(trained)}, as in training",) if trained else ()
+    found = _find_file(stored, replace(options, **left_open), unit)
+    return found._replace(notes=(*notes, *found.notes))
+
+
+def _find_file(stored: Entry, options: DataOptions, unit: str) -> Found:
     data = options.data
     if data is None and not Path(stored.path).is_file():
         raise UsageError(f"the model was trained on {stored.path}, which is not here; pass --data FILE")
@@ -103,11 +137,13 @@ def find_data(stored: Entry, options: DataOptions, unit: str) -> Found:
     if sha256 == stored.sha256:
         note = f"{path}: what cannot be used is left out, as it was in training (--skip-bad)"
         remembered = stored.skip_bad and not options.skip_bad
-        return Found(path, options.skip_bad or stored.skip_bad, (note,) if remembered else ())
+        return Found(
+            path, replace(options, skip_bad=options.skip_bad or stored.skip_bad), (note,) if remembered else ()
+        )
     if data is None:
         raise UsageError(
             f"{path} is not the file that the model was trained on: sha256 {sha256}, expected {stored.sha256}; "
             f"pass --data {path} to use it as it is, or --data with the original file"
         )
     note = f"{data} is not the {unit} that the model was trained on (sha256 {sha256}, not {stored.sha256})"
-    return Found(path, options.skip_bad, (f"{note}: its figures cannot be compared with earlier ones",))
+    return Found(path, options, (f"{note}: its figures cannot be compared with earlier ones",))

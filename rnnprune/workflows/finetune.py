@@ -24,7 +24,7 @@ from rnnprune.training.random_state import seed_all
 from rnnprune.training.workers import Workers, joined_workers
 from rnnprune.workflows.curve import Curve, NoCurve
 from rnnprune.workflows.finetune_plan import FinetuneRequest as FinetuneRequest
-from rnnprune.workflows.finetune_plan import Plan, prepare
+from rnnprune.workflows.finetune_plan import Plan, prepare, resolved
 from rnnprune.workflows.machine import set_threads
 from rnnprune.workflows.resume import notes_of_resuming, seconds_of_run
 from rnnprune.workflows.run_output import Story, write_run
@@ -119,7 +119,7 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
             subject=plan.subject,
             task=request.task.spec or plan.subject.task_metadata["task"],
             pruning=pruning,
-            settings=asdict(request),
+            settings=asdict(resolved(request, plan.task)),
             metric=asdict(metric),
             figures=figures,
             seconds=seconds,

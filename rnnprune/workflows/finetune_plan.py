@@ -25,6 +25,7 @@ from rnnprune.training.workers import Workers
 from rnnprune.workflows.machine import find_device, require_precision
 from rnnprune.workflows.resume import environment, fingerprint_of_data, plain_json, room_for_training, saved_state
 from rnnprune.workflows.subject import (
+    DISTILL,
     Subject,
     TaskChoice,
     find_task,
@@ -156,6 +157,15 @@ def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> di
         "control": request.control,
         "control_lr": request.control_lr,
     }
+
+
+def resolved(request: FinetuneRequest, task: Task) -> FinetuneRequest:
+    """The request with the sizes of batches that our own task took, where it left them open."""
+    if request.task.spec not in (None, DISTILL):
+        return request
+    options = request.task.options
+    sizes = {name: getattr(task, name, getattr(options, name)) for name in ("batch_size", "length")}
+    return replace(request, task=replace(request.task, options=replace(options, **sizes)))
 
 
 def default_run(checkpoint: Path, target: float) -> Path:

@@ -14,8 +14,8 @@ from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import Diverged, InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
 from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
-from rnnprune.runtime.source import tie_problems
 from rnnprune.formats.sparse import is_sparse_file
+from rnnprune.runtime.source import tie_problems
 from rnnprune.tasks.builtin import builtin_spec, builtin_task
 from rnnprune.tasks.copies import copy_of
 from rnnprune.tasks.distill.inputs import read_inputs
@@ -27,7 +27,7 @@ from rnnprune.tasks.source import DataOptions
 from rnnprune.tasks.spec import ModelSpec
 
 DISTILL = "distill"
-TASK_KEYS = ("task", "model", "data")  # what a built-in task left in the checkpoint's metadata
+TASK_KEYS = ("task", "model", "data", "batches")  # what a built-in task left in the checkpoint's metadata
 
 
 @dataclass(frozen=True)

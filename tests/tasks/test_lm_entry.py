@@ -29,9 +29,22 @@ def test_the_entry_survives_json_and_a_weights_only_load(words, tmp_path, level)
 
 def test_the_entry_has_exactly_the_keys_of_the_design(letters):
     entry = LmTask.from_text(letters, SMALL).metadata
-    assert set(entry) == {"task", "model", "data"}
+    assert set(entry) == {"task", "model", "data", "batches"}
     assert set(entry["data"]) == {"path", "sha256"}
     assert entry["data"]["path"] == letters.as_posix()
+
+
+def test_batches_are_those_of_the_training_unless_others_are_asked_for(letters):
+    entry = LmTask.from_text(letters, SMALL, batch_size=4, length=20).metadata
+    before_they_were_recorded = {key: value for key, value in entry.items() if key != "batches"}
+    for stored, options, sizes, notes in (
+        (entry, DataOptions(), (4, 20), ("--batch-size 4 --seq-len 20, as in training",)),
+        (entry, DataOptions(batch_size=8), (8, 20), ("--seq-len 20, as in training",)),
+        (entry, DataOptions(batch_size=8, length=9), (8, 9), ()),
+        (before_they_were_recorded, DataOptions(), (32, 100), ()),
+    ):
+        again = LmTask.from_checkpoint(stored, options)
+        assert ((again.batch_size, again.length), again.notes) == (sizes, notes)
 
 
 def test_data_that_moved_asks_for_the_flag(letters):
@@ -80,6 +93,10 @@ HOSTILE = [
     ("data", "path", 3, r"rnnprune\.data\.path: expected str, found int"),
     ("data", "sha256", "0" * 63, r"rnnprune\.data\.sha256: expected 64 hexadecimal digits"),
     ("data", "url", "http://", r"rnnprune\.data: unknown 'url'"),
+    ("batches", "batch_size", 0, r"rnnprune\.batches\.batch_size: expected 1 to 2,147,483,647"),
+    ("batches", "length", 2**31, r"rnnprune\.batches\.length: expected 1 to 2,147,483,647"),
+    ("batches", "length", True, r"rnnprune\.batches\.length: expected int, found bool"),
+    ("batches", "steps", 1, r"rnnprune\.batches: unknown 'steps'"),
     ("data", "skip_bad", 1, r"rnnprune\.data\.skip_bad: expected bool, found int"),
 ]
 

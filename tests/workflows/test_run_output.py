@@ -35,7 +35,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     return finetune(
         FinetuneRequest(
             folder / "dense.pt",
-            task=TaskChoice(options=DataOptions(batch_size=8, length=20)),
+            task=TaskChoice(options=DataOptions(batch_size=9)),
             pruning=PruningOptions(target=0.8),
             recipe=Recipe(steps=STEPS),
             control=True,
@@ -71,6 +71,8 @@ def test_the_manifest_names_the_files_by_their_sha256(result: FinetuneResult) ->
     assert manifest["pruning"]["target"] == manifest["sparsity"]["target"] == 0.8
     assert manifest["pruning"]["schedule"]["end_step"] <= STEPS
     assert manifest["settings"]["recipe"]["steps"] == STEPS
+    options = manifest["settings"]["task"]["options"]
+    assert (options["batch_size"], options["length"]) == (9, 20), "as asked for, and as in training"
     assert manifest["sparsity"]["per_tensor"] == result.per_tensor
     sizes = {name: rows * cols for name, (rows, cols) in PRUNED.items()}
     zeros = sum(round(0.8 * n) for n in sizes.values())

@@ -77,15 +77,15 @@ class CtcTask:
         options.refuse_length("ctc")
         stored = read_entry(metadata)
         spec = CtcModelSpec.from_dict(stored.model)
-        found = find_data(stored, options, "manifest")
-        corpus, spec = read_corpus(found.path, spec, skip_bad=found.skip_bad)
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=found.notes)
+        found = find_data(stored, options, "manifest", batch_size=BATCH_SIZE)
+        corpus, spec = read_corpus(found.path, spec, skip_bad=found.options.skip_bad)
+        return cls(spec, corpus, batch_size=found.options.batch_size_or(BATCH_SIZE), notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        corpus = self.corpus
-        return entry("ctc", self.spec.to_dict(), corpus.path, corpus.sha256, left_out=bool(corpus.notes))
+        corpus, batches = self.corpus, {"batch_size": self.batch_size}
+        return entry("ctc", self.spec.to_dict(), corpus.path, corpus.sha256, batches, left_out=bool(corpus.notes))
 
     def build_model(self) -> CtcModel:
         """The untrained model, drawn from torch's global generator."""

@@ -85,15 +85,15 @@ class Seq2SeqTask:
         options.refuse_length("seq2seq")
         stored = read_entry(metadata)
         spec = Seq2SeqModelSpec.from_dict(stored.model)
-        found = find_data(stored, options, "file of pairs")
-        corpus = read_corpus(found.path, skip_bad=found.skip_bad)
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=found.notes)
+        found = find_data(stored, options, "file of pairs", batch_size=BATCH_SIZE)
+        corpus = read_corpus(found.path, skip_bad=found.options.skip_bad)
+        return cls(spec, corpus, batch_size=found.options.batch_size_or(BATCH_SIZE), notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        corpus = self.corpus
-        return entry("seq2seq", self.spec.to_dict(), corpus.path, corpus.sha256, left_out=bool(corpus.notes))
+        corpus, batches = self.corpus, {"batch_size": self.batch_size}
+        return entry("seq2seq", self.spec.to_dict(), corpus.path, corpus.sha256, batches, left_out=bool(corpus.notes))
 
     def build_model(self) -> Seq2SeqModel:
         """The untrained model, drawn from torch's global generator."""

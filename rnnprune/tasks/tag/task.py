@@ -88,16 +88,16 @@ class SequenceTask(Generic[Spec]):
         options.refuse_length(cls.name)
         stored = read_entry(metadata)
         spec = cls.spec_type.from_dict(stored.model)
-        found = find_data(stored, options, "data")
+        found = find_data(stored, options, "data", batch_size=BATCH_SIZE)
         file = data.read_file(found.path, spec, per_step=cls.per_step)
-        corpus = data.build_corpus(file, spec, skip_bad=found.skip_bad)
-        return cls(spec, corpus, batch_size=options.batch_size_or(BATCH_SIZE), notes=found.notes)
+        corpus = data.build_corpus(file, spec, skip_bad=found.options.skip_bad)
+        return cls(spec, corpus, batch_size=found.options.batch_size_or(BATCH_SIZE), notes=found.notes)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint stores under `rnnprune`, and `from_checkpoint` reads."""
-        corpus = self.corpus
-        return entry(self.name, self.spec.to_dict(), corpus.path, corpus.sha256, left_out=bool(corpus.notes))
+        corpus, batches = self.corpus, {"batch_size": self.batch_size}
+        return entry(self.name, self.spec.to_dict(), corpus.path, corpus.sha256, batches, left_out=bool(corpus.notes))
 
     def build_model(self) -> SequenceModel:
         """The untrained model, drawn from torch's global generator; it scales features to the training split's."""

@@ -235,7 +235,9 @@ def test_the_entry_survives_json_and_a_weights_only_load(tones, tmp_path):
     for entry in (json.loads(json.dumps(task.metadata)), torch.load(tmp_path / "ckpt.pt")["rnnprune"]):
         again = builtin_task(entry)
         assert (again.spec, again.metadata, again.notes) == (task.spec, task.metadata, ())
-    assert set(task.metadata) == {"task", "model", "data"}
+    assert task.metadata.keys() == {"task", "model", "data", "batches"}
+    again = builtin_task(task_on(tones, batch_size=3).metadata)
+    assert (again.batch_size, again.notes) == (3, ("--batch-size 3, as in training",))
 
 
 def test_the_model_needs_no_data_and_the_task_asks_for_it(tones):

@@ -98,6 +98,8 @@ def test_the_entry_survives_json_and_a_weights_only_load(backwards, tmp_path, le
         again = Seq2SeqTask.from_checkpoint(entry)
         assert (again.spec, again.metadata, again.notes) == (task.spec, task.metadata, ())
         assert again.train == task.train
+    narrow = {**task.metadata, "batches": {"batch_size": 3}}
+    assert Seq2SeqTask.from_checkpoint(narrow).batch_size == 3
 
 
 HOSTILE = [

@@ -101,6 +101,7 @@ def test_the_entry_survives_json_and_a_weights_only_load(sentences, frames, tmp_
         assert type(again) is type(task)
         assert again.spec == task.spec
         assert again.notes == ()
+        assert builtin_task({**entry, "batches": {"batch_size": 3}}).batch_size == 3
         (item,) = again.corpus.splits["test"][:1]
         np.testing.assert_array_equal(item.inputs, task.corpus.splits["test"][0].inputs)
 
