@@ -49,7 +49,7 @@ def prune(
     choices = choose(roles_from_shapes(shapes), shapes, selection.include, selection.exclude)
     aliases = subject.checkpoint.aliases
     weights, choices = tie(tensors | {alias: tensors[name] for alias, name in aliases.items()}, choices)
-    for group in group_weights(weights, selection):
+    for group in group_weights(weights, selection, shapes):
         group.cut(Cut(sparsity=target), target, lambda weight: magnitude(weight.weight, {}))
     for weight in weights:
         weight.apply_to(weight.weight)

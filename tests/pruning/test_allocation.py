@@ -38,6 +38,30 @@ def test_every_gate_reaches_the_target_on_its_own(kind: type[nn.RNNBase], gates:
     assert gates == 1 or len({int(part.sum()) for part in whole.split(8)}) > 1
 
 
+@pytest.mark.parametrize(
+    ("model", "exclude", "kept"),
+    [
+        (nn.LSTM(6, 8, proj_size=2), (), {"weight_ih_l0": [12] * 4, "weight_hh_l0": [4] * 4, "weight_hr_l0": [4]}),
+        (nn.GRU(6, 8), ("weight_hh*",), {"weight_ih_l0": [12] * 3}),
+        (nn.LSTMCell(6, 8), ("weight_ih",), {"weight_hh": [16] * 4}),
+    ],
+)
+def test_gates_are_told_apart_by_the_layer_not_by_what_is_pruned_of_it(
+    model: nn.Module, exclude: tuple[str, ...], kept: dict[str, list[int]]
+) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[:8] *= 100
+    masks = pruned(model, Selection(scope="gate", exclude=exclude))
+    assert {name: [int(part.sum()) for part in mask.split(8)] for name, mask in masks.items()} == kept
+
+
+def test_gates_that_cannot_be_told_apart_are_refused() -> None:
+    model = torch.nn.utils.parametrizations.weight_norm(nn.LSTM(6, 8), "weight_hh_l0")
+    with pytest.raises(UsageError, match=r"--scope gate: weight_ih_l0 .* weight_hh_l0 is missing.*--scope tensor"):
+        Pruner(model, torch.optim.SGD(model.parameters()), Hard(1), selection=Selection(scope="gate"))
+
+
 def test_blocks_that_reach_into_the_next_gate_are_refused() -> None:
     with pytest.raises(UsageError, match="a gate of weight_ih_l0 has 6 rows, which blocks of 4x1 do not divide"):
         pruned(nn.GRU(6, 6), Selection(Block(4, 1), scope="gate"))
