@@ -141,7 +141,9 @@ def plan_schedule(name: ScheduleName, total_steps: int, timing: Timing | None = 
     """
     require_one_of("schedule", name, ScheduleName)
     timing = timing or Timing()
-    shares: dict[str, float] = {part: getattr(timing, part) for part in ("start", "ramp", "end") if part in READ_BY[name]}
+    shares: dict[str, float] = {
+        part: getattr(timing, part) for part in ("start", "ramp", "end") if part in READ_BY[name]
+    }
     if not all(0 <= share <= 1 for share in shares.values()) or _out_of_order(list(shares.values())):
         raise UsageError(
             f"a {name} schedule needs 0 <= {' < '.join(shares)} <= 1 as shares of all steps; found {_listed(shares)}"

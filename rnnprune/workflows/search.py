@@ -32,6 +32,7 @@ LADDER = (0.75, 0.875, 0.9375, 0.96875, 0.984375)  # a half of the weights goes 
 LOWEST = 0.5  # below, a sparse file is larger than a dense one
 HALVINGS = 2  # of the gap between what was good enough and what was not: to a fifth of the nonzeros
 TRIES = "tries"
+ANEW = "pass --resume never, or choose another --out"
 
 
 class Try(NamedTuple):
@@ -164,10 +165,10 @@ class _Staircase:
     def _made(self, request: FinetuneRequest) -> Manifest:
         request = replace(request, control=False, control_lr=None, overwrite=False)
         subject = open_subject(request.checkpoint)
-        manifest = read_run(request, subject, self.task)
+        manifest = read_run(request, subject, self.task, ANEW)
         if manifest is None:
             make_run(request, self.observer)
-            manifest = read_run(request, subject, self.task)
+            manifest = read_run(request, subject, self.task, ANEW)
         assert manifest is not None
         return manifest
 
@@ -191,7 +192,8 @@ def _missed(budget: Budget, staircase: _Staircase, folder: Path) -> str:
     limit = staircase.tries[-1].limit
     return (
         f"--max-loss {budget}: {staircase.task.metric} on the validation split may be {limit:.4g}, and was {tried}; "
-        f"train longer (--steps), try --distill, or allow more. What was tried is in {folder}"
+        f"train longer (--steps) or try --distill, with --resume never or another --out; or allow more. "
+        f"What was tried is in {folder}"
     )
 
 

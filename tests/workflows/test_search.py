@@ -14,6 +14,7 @@ from torch import nn
 from rnnprune.errors import GoalMissed, UsageError
 from rnnprune.formats.run_folder import dump_plain
 from rnnprune.pruning.options import PruningOptions, Timing
+from rnnprune.training.options import Keeping
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows import search as workflow
 from rnnprune.workflows.budget import parse_budget
@@ -154,9 +155,24 @@ def test_where_nothing_is_near_enough_the_goal_is_missed_and_what_was_tried_is_k
     for _ in range(2):  # the second time nothing is trained again
         with pytest.raises(GoalMissed, match=r"--max-loss 0%: mse on the validation split may be .*75.00% zeros"):
             search(request_, parse_budget("0%"), Observer())
+    with pytest.raises(
+        GoalMissed, match=r"train longer \(--steps\) or try --distill, with --resume never or another --out"
+    ):
+        search(replace(request_, recipe=Recipe(12, lr=0.01), keeping=Keeping("never")), parse_budget("0%"), Observer())
     tried = Path("dense-max-loss-0pct/.unfinished/tries")
     assert {path.name for path in tried.iterdir()} == {"1-control", "1-s75", "1-s50"}
     assert not Path("dense-max-loss-0pct/rnnprune.json").exists()
+
+
+def test_other_settings_are_refused_with_the_ways_to_go_on(request_: FinetuneRequest) -> None:
+    run = Path("dense-max-loss-1pct/.unfinished/tries/1-control")
+    run.mkdir(parents=True)
+    (run / "rnnprune.json").write_text('{"fingerprint": {}}')
+    with pytest.raises(
+        UsageError,
+        match=r"1-control was made with other settings: .*pass --resume never, or choose another --out",
+    ):
+        search(request_, parse_budget("1%"), Observer())
 
 
 def test_a_task_without_labels_has_no_control(request_: FinetuneRequest) -> None:

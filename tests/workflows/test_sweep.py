@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-import threading
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
