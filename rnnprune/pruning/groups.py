@@ -179,8 +179,9 @@ class Group:
         return torch.cat([corner.flatten() for corner in corners])
 
     def quantile(self, score_of: ScoreOf, share: float) -> float:
-        """q of equation 1: the score below which `share` of the group lies."""
-        return quantile(self.scores(score_of), share)
+        """q of equation 1: the score below which `share` of the group lies; at most the largest that may be dropped."""
+        highest = (self.count - self.protected - 1) / self.count
+        return quantile(self.scores(score_of), max(0.0, min(share, highest)))
 
     def cut(self, cut: Cut, target: float, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
         """Make the cut; without `revive` what is dropped stays dropped. Among equal scores the larger |w| stays.

@@ -12,7 +12,7 @@ from rnnprune.errors import UsageError
 from rnnprune.pruning.masks import recurrent_diagonal
 from rnnprune.pruning.options import Block, Scope, Selection
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Hard
+from rnnprune.pruning.schedules import Gradual, Hard
 
 
 def pruned(model: nn.Module, selection: Selection, target: float = 0.75) -> dict[str, Tensor]:
@@ -88,6 +88,32 @@ def test_a_target_that_leaves_no_room_for_the_diagonal_is_refused() -> None:
         UsageError, match=r"weight_hh_l0: --keep-diagonal keeps 24 of 192, more than a target of 0.9 leaves"
     ):
         pruned(nn.GRU(8, 8), Selection(keep_diagonal=True), 0.9)
+
+
+def test_the_threshold_of_gradual_is_read_from_what_may_be_dropped() -> None:
+    model, steps = nn.GRU(8, 16), 20
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    selection = Selection(keep_diagonal=True, exclude=("weight_ih*",))
+    pruner = Pruner(model, optimizer, Gradual(1, 5, steps, 2), target=1 - 1 / 16, selection=selection)
+    sparsities = []
+    for _ in range(steps):
+        sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        pruner.step()
+        sparsities.append(pruner.sparsity)
+    assert pruner.quantiles["weight_hh_l0"] <= 0.25, "torch draws from -1 / sqrt(16) to 1 / sqrt(16)"
+    assert sparsities[1] < sparsities[9] < sparsities[-1] == 1 - 1 / 16
+
+
+def test_a_matrix_that_is_its_own_diagonal_is_kept_whole() -> None:
+    model = nn.GRU(8, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    pruner = Pruner(model, optimizer, Gradual(0, 1, 2, 1), target=0.125, selection=Selection(keep_diagonal=True))
+    for _ in range(2):
+        sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        pruner.step()
+    assert {name: int(mask.sum()) for name, mask in pruner.masks.items()} == {"weight_ih_l0": 21, "weight_hh_l0": 3}
 
 
 def test_only_square_gates_have_a_diagonal() -> None:
