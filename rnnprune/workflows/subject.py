@@ -42,6 +42,14 @@ class Subject:
         return self.path != self.checkpoint.path
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether a tensor in it was pruned by rnnprune; a run with `--dense` prunes none."""
+        recorded = self.checkpoint.metadata.get("choices")
+        choices = recorded.values() if isinstance(recorded, dict) else ()
+        pruned = any(isinstance(choice, dict) and choice.get("pruned") is True for choice in choices)
+        return pruned or is_sparse_file(self.checkpoint.path)
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape of every tensor, tied ones under each of their names."""
         return self.checkpoint.shapes
@@ -118,7 +126,7 @@ def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
     options, unlabelled = choice.options, choice.unlabelled
     if unlabelled.inputs is None:
         raise UsageError(f"--task {DISTILL} needs --inputs FILE: unlabelled inputs as .npy, .npz or .safetensors")
-    if unlabelled.teacher is None and (subject.is_run or is_sparse_file(subject.checkpoint.path)):
+    if unlabelled.teacher is None and subject.is_pruned:
         raise UsageError(f"{subject.path} is pruned: name the dense checkpoint it came from with --teacher FILE")
     arrays = read_inputs(unlabelled.inputs)
     student = _student(subject, unlabelled.model, arrays, LENGTH if options.length is None else options.length)

@@ -43,6 +43,19 @@ def test_a_pruned_model_names_its_teacher(rnnprune: Program) -> None:
     told = rnnprune("finetune", "ckpt-s90", "--target", "0.95", "--distill", "--steps", "20", *SIZES, "--out", "new")
     assert told.code == 2
     assert "--distill: ckpt-s90 is pruned already: name the dense checkpoint with --teacher FILE" in told.err
+    told = rnnprune(
+        "finetune", "ckpt.pt", "--distill", "--teacher", "ckpt-s90", "--steps", "20", *SIZES, "--out", "new"
+    )
+    assert told.code == 2
+    assert "--distill: ckpt-s90 is pruned already: name the dense checkpoint" in told.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_dense_run_may_teach(rnnprune: Program) -> None:
+    dense = ("--dense", "--steps", "5", *SIZES, "--out", "dense")
+    assert rnnprune("finetune", "ckpt.pt", *dense).code == 0
+    told = rnnprune("finetune", "ckpt.pt", "--distill", "--teacher", "dense", "--out", "new", *SHORT)
+    assert told.code == 0, told.err
 
 
 @pytest.mark.usefixtures("bare")
