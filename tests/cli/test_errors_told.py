@@ -95,6 +95,9 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         ("finetune", "bare.pt", "--saliency", "fisher", "--optimizer", "sgd"),
         "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; use --saliency magnitude",
     ),
+    "no threads": (("sweep", "bare.pt", "--threads", "0"), "--threads must be at least 1, found 0"),
+    "no such device": (("bench", "bare.pt", "--device", "mps"), "--device mps: no such device; use cpu or cuda"),
+    "no such CPU": (("bench", "bare.pt", "--device", "cpu:foo"), "--device cpu:foo: no such device; use cpu or cuda"),
     "steps and epochs": (("finetune", "bare.pt", "--steps", "5", "--epochs", "1"), "--steps and --epochs both"),
     "save every": (
         ("finetune", "bare.pt", "--save-every", "0"),
