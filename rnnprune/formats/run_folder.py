@@ -41,6 +41,11 @@ def is_run_folder(path: Path) -> bool:
         return False
 
 
+def model_of(path: Path) -> Path:
+    """The file with the model: of a finished run its own, else what stands there."""
+    return path / MODEL if is_run_folder(path) else path
+
+
 def newest_run(folder: Path) -> Path:
     """The run folder in `folder` that was finished last, `folder` itself included. UsageError when there is none."""
     runs = [path for path in (folder, *folder.iterdir()) if path.is_dir() and is_run_folder(path)]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import Diverged, InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
-from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
+from rnnprune.formats.run_folder import MANIFEST, model_of, newest_run
 from rnnprune.formats.sparse import is_sparse_file
 from rnnprune.tasks.builtin import builtin_spec, builtin_task
 from rnnprune.tasks.distill.inputs import read_inputs
@@ -72,7 +72,7 @@ def open_subject(path: Path | None, *, lazily: bool = False) -> Subject:
     """
     path = newest_run(Path()) if path is None else path
     read = open_checkpoint if lazily else read_checkpoint
-    return Subject(path, read(path / MODEL if is_run_folder(path) else path))
+    return Subject(path, read(model_of(path)))
 
 
 @dataclass(frozen=True)
