@@ -226,7 +226,7 @@ def test_trap_07_a_target_that_rounds_to_everything_is_refused(
     with pytest.raises(UsageError, match=text):
         Pruner(layer, optimizer, Hard(1), selection=Selection(block=Block(*block)))
     weight = MaskedWeight("weight", "linear", [layer.weight])  # a one-shot cut has no Pruner
-    (group,) = group_weights([weight], Selection(block=Block(*block)))
+    (group,) = group_weights([weight], Selection(block=Block(*block)), {})
     with pytest.raises(UsageError, match=text):
         group.cut(Cut(sparsity=0.9), 0.9, lambda member: member.weight.detach().abs())
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from rnnprune.cli import options as o
-from rnnprune.pruning.options import Block, BlockNorm, Scope, Selection, Timing
+from rnnprune.errors import UsageError
+from rnnprune.pruning.options import Block, BlockNorm, ScheduleName, Scope, Selection, Timing, require_read
+from rnnprune.tasks.options import DistillLevel
 from rnnprune.training.options import Keeping, parse_save_every
 from rnnprune.training.recipe import Decay, Precision, Recipe
 
 if TYPE_CHECKING:
     from rnnprune.workflows.subject import TaskChoice
+    from rnnprune.workflows.teacher import Distillation
 
 _SIZE = "Of a built-in task."
 _RECIPE, _TIMING = Recipe(), Timing()
@@ -76,6 +79,21 @@ class TaskFlags:
         return TaskChoice(self.task, options, Unlabelled(self.inputs, None if distill else self.teacher, self.model))
 
 
+def distillation(
+    teacher: Path | None, temperature: float, weight: float, level: DistillLevel = "word", *, asked: bool
+) -> Distillation | None:
+    """What `--distill` (asked) and the flags beside it say. Raises UsageError for these alone."""
+    from rnnprune.tasks.taught import Lesson
+    from rnnprune.workflows.teacher import Distillation
+
+    told = Distillation(teacher, Lesson(temperature, weight), level)
+    if asked:
+        return told
+    if told._replace(teacher=None) != Distillation():
+        raise UsageError("flags that begin with --distill- go with --distill; add it, or drop them")
+    return None
+
+
 @dataclass(frozen=True)
 class TimingFlags:
     """When a schedule cuts."""
@@ -87,8 +105,11 @@ class TimingFlags:
     slope_ratio: Annotated[float, o.pruning("--slope-ratio", "Of gradual's two slopes.")] = _TIMING.slope_ratio
     revive: Annotated[bool, o.pruning("--revive", "gradual: let weights come back.")] = False
 
-    def build(self) -> Timing:
-        return Timing(**vars(self))
+    def build(self, *schedules: ScheduleName) -> Timing:
+        """Raises UsageError for a flag that none of these schedules reads."""
+        timing = Timing(**vars(self))
+        require_read(timing, schedules)
+        return timing
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import typer
 
 from rnnprune.cli import options as o
 from rnnprune.cli.app import app
-from rnnprune.cli.groups import SelectionFlags, TaskFlags, TimingFlags, TuningFlags, spread
+from rnnprune.cli.groups import SelectionFlags, TaskFlags, TimingFlags, TuningFlags, distillation, spread
 from rnnprune.errors import UsageError
 from rnnprune.pruning.options import SINGLE_WEIGHT, PruningOptions, SaliencyName, ScheduleName, parse_block
 from rnnprune.training.options import Keeping, parse_save_every
@@ -64,24 +64,23 @@ def sweep(
     The same command goes on where it was interrupted; more targets, methods or seeds may be added.
     """
     from rnnprune.cli import render_sweep
-    from rnnprune.tasks.taught import Lesson
     from rnnprune.workflows import sweep as workflow
     from rnnprune.workflows.budget import parse_budget
     from rnnprune.workflows.finetune_plan import FinetuneRequest
     from rnnprune.workflows.plot_frontier import require_plotting, write_picture
     from rnnprune.workflows.sweep_grid import Grid
-    from rnnprune.workflows.teacher import Distillation
 
     if plot and json:
         raise UsageError("--plot draws for people, --json prints for programs; choose one")
     if picture is not None:
         require_plotting(picture)
+    schedules = o.names("--methods", methods, ScheduleName)
     base = FinetuneRequest(
         checkpoint=checkpoint,
         task=subject.choice(distill=distill),
-        pruning=PruningOptions(timing=timing.build(), selection=selection.build(SINGLE_WEIGHT)),
+        pruning=PruningOptions(timing=timing.build(*schedules), selection=selection.build(SINGLE_WEIGHT)),
         recipe=tuning.recipe(seed, precision),
-        distill=Distillation(subject.teacher, Lesson(distill_temperature, distill_weight)) if distill else None,
+        distill=distillation(subject.teacher, distill_temperature, distill_weight, asked=distill),
         control_lr=control_lr,
         keeping=Keeping("auto", parse_save_every(save_every)),
         device=device,
@@ -89,7 +88,7 @@ def sweep(
     )
     grid = Grid(
         targets=o.shares("--targets", targets),
-        methods=o.names("--methods", methods, ScheduleName),
+        methods=schedules,
         saliencies=o.names("--saliency", saliency, SaliencyName),
         blocks=tuple(parse_block(each.strip()) for each in block.split(",")),
         seeds=seeds,

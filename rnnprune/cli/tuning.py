@@ -9,9 +9,9 @@ import typer
 
 from rnnprune.cli import options as o
 from rnnprune.cli.app import app
-from rnnprune.cli.groups import SelectionFlags, TaskFlags, TimingFlags, TuningFlags, spread
+from rnnprune.cli.groups import SelectionFlags, TaskFlags, TimingFlags, TuningFlags, distillation, spread
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import PruningOptions, SaliencyName, ScheduleName, parse_block
+from rnnprune.pruning.options import PruningOptions, SaliencyName, ScheduleName, parse_block, told_flags
 from rnnprune.tasks.options import DistillLevel
 from rnnprune.training.options import Keeping, parse_save_every
 
@@ -59,26 +59,27 @@ def finetune(
     """Prune a trained dense checkpoint gradually while training it on; writes a run folder."""
     from rnnprune.cli import render
     from rnnprune.cli.progress import Progress
-    from rnnprune.tasks.taught import Lesson
     from rnnprune.training.launch import is_launched, launch
     from rnnprune.workflows import finetune as workflow
     from rnnprune.workflows.budget import parse_budget
     from rnnprune.workflows.search import search
-    from rnnprune.workflows.teacher import Distillation
 
     if max_loss is not None and (target is not None or (nproc or 1) > 1 or is_launched()):
         raise UsageError("--max-loss finds the target by itself, in one process: drop --target and --nproc")
     if dense and (target is not None or max_loss is not None):
         raise UsageError("--dense prunes nothing: drop --target and --max-loss")
-
-    lesson = Lesson(distill_temperature, distill_weight)
     target = _PRUNING.target if target is None else target
+    pieces = selection.build(parse_block(block))
+    pruning = PruningOptions(target, schedule, saliency, timing.build(schedule), pieces)
+    if dense and (needless := told_flags(pruning)):
+        raise UsageError(f"--dense prunes nothing: drop {', '.join(needless)}")
+
     request = workflow.FinetuneRequest(
         checkpoint=checkpoint,
         task=subject.choice(distill=distill),
-        pruning=PruningOptions(target, schedule, saliency, timing.build(), selection.build(parse_block(block))),
+        pruning=pruning,
         recipe=tuning.recipe(seed, precision),
-        distill=Distillation(subject.teacher, lesson, distill_level) if distill else None,
+        distill=distillation(subject.teacher, distill_temperature, distill_weight, distill_level, asked=distill),
         dense=dense,
         control=control,
         control_lr=control_lr,

@@ -140,9 +140,10 @@ def underflow(tensor: LazyTensor, dtype: torch.dtype, name: str) -> int:
     for slab in map(_wide, tensor.slabs()):
         cast = slab.to(dtype)
         if bool((cast.isinf() & ~slab.isinf()).any()):
+            wider = "bf16 or fp32" if dtype == torch.float16 else "keep"
             raise UsageError(
                 f"{name}: {_largest(tensor):g} is beyond {dtype_name(dtype)}, which ends at "
-                f"{torch.finfo(dtype).max:g}; export with --values bf16 or fp32"
+                f"{torch.finfo(dtype).max:g}; export with --values {wider}"
             )
         lost += nonzero_count(slab) - nonzero_count(cast)
     return lost

@@ -41,6 +41,11 @@ def is_run_folder(path: Path) -> bool:
         return False
 
 
+def model_of(path: Path) -> Path:
+    """The file with the model: of a finished run its own, else what stands there."""
+    return path / MODEL if is_run_folder(path) else path
+
+
 def newest_run(folder: Path) -> Path:
     """The run folder in `folder` that was finished last, `folder` itself included. UsageError when there is none."""
     runs = [path for path in (folder, *folder.iterdir()) if path.is_dir() and is_run_folder(path)]
@@ -52,14 +57,19 @@ def newest_run(folder: Path) -> Path:
     return max(runs, key=lambda run: (run / MANIFEST).stat().st_mtime_ns)
 
 
+def refuse_finished(run: Path, *, overwrite: bool) -> None:
+    """Raise UsageError for a finished run that is not to be replaced."""
+    if is_run_folder(run) and not overwrite:
+        raise UsageError(f"{run} already holds a finished run; choose another --out, or pass --overwrite")
+
+
 def open_stage(run: Path, *, overwrite: bool, unfinished: Unfinished = "refuse") -> Path:
     """The folder inside `run` in which a new run is put together; `publish` makes it the run.
 
     Called before any work is spent. What stands in `run` stays as it is until then: a finished run is refused unless
     `overwrite`, anything else that is not ours always. unfinished: what becomes of a run that was interrupted there.
     """
-    if is_run_folder(run) and not overwrite:
-        raise UsageError(f"{run} already holds a finished run; choose another --out, or pass --overwrite")
+    refuse_finished(run, overwrite=overwrite)
     stage = run / STAGE
     try:
         run.mkdir(parents=True, exist_ok=True)

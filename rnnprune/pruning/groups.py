@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rnnprune.architecture import GATES, Role
+from rnnprune.architecture import Role, Shape, find_stacks
 from rnnprune.errors import UsageError
+from rnnprune.pruning.gates import WHOLE, gates_of
 from rnnprune.pruning.masks import (
     block_scores,
     drop_count,
@@ -178,10 +179,11 @@ class Group:
         return torch.cat([corner.flatten() for corner in corners])
 
     def quantile(self, score_of: ScoreOf, share: float) -> float:
-        """q of equation 1: the score below which `share` of the group lies."""
+        """q of equation 1: the score below which `share` of the group lies; at most the largest that may be dropped."""
+        highest = (self.count - self.protected - 1) / self.count
         scores = self.scores(score_of)
         self._refuse_nan(scores)
-        return quantile(scores, share)
+        return quantile(scores, max(0.0, min(share, highest)))
 
     def cut(self, cut: Cut, target: float, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
         """Make the cut; without `revive` what is dropped stays dropped. Among equal scores the larger |w| stays.
@@ -234,21 +236,21 @@ class Group:
         return [part.reshape(grid) for part, grid in zip(parts, grids, strict=True)]
 
 
-def group_weights(weights: Sequence[MaskedWeight], selection: Selection) -> list[Group]:
+def group_weights(weights: Sequence[MaskedWeight], selection: Selection, shapes: Mapping[str, Shape]) -> list[Group]:
     """One group per gate, tensor, or type of layer (recurrent with its inputs, linear), or one for the whole model.
 
     A weight that is at least half zeros already starts with these dropped, so that a pruned model is pruned further.
-    Raises UsageError where blocks would reach from one gate into the next.
+    shapes: of all parameters, pruned or not. Raises UsageError as `gates_of` does.
     """
     members: dict[str, list[Part]] = {}
-    units = {weight.name: weight.mask.shape[1] for weight in weights if weight.role == "recurrent"}
+    layers = find_stacks(shapes)
     for weight in weights:
         weight.start_from_zeros(selection.block)
         protected = None
         if selection.keep_diagonal and weight.role == "recurrent":
             rows, cols = weight.mask.shape
             protected = recurrent_diagonal(rows, cols, weight.mask.device)
-        named = _gates(weight, units, selection.block) if selection.scope == "gate" else {"": slice(None)}
+        named = gates_of(weight.name, weight.role, layers, selection.block) if selection.scope == "gate" else WHOLE
         for gate, rows_of_gate in named.items():
             name = f"{_group_name(weight, selection.scope)}{gate}"
             members.setdefault(name, []).append(Part(weight, rows_of_gate, protected))
@@ -263,24 +265,6 @@ def _group_name(weight: MaskedWeight, scope: Scope) -> str:
         "model": "model",
     }
     return names[scope]
-
-
-def _gates(weight: MaskedWeight, units: Mapping[str, int], block: Block) -> dict[str, slice]:
-    """`.i` -> its rows, and so on; all rows as one where a matrix has no gates, or they cannot be told apart.
-
-    units: H by the names of the recurrent matrices, which tell how many rows a gate of the input matrix has.
-    """
-    rows = weight.mask.shape[0]
-    hidden = units.get(weight.name.replace("weight_ih", "weight_hh"), rows)
-    gates = next((gates for gates in GATES.values() if len(gates) * hidden == rows > hidden), ())
-    if gates and hidden % block.rows:
-        raise UsageError(
-            f"--scope gate: a gate of {weight.name} has {hidden} rows, which blocks of {block} do not divide; "
-            "choose another --block, or --scope tensor"
-        )
-    return {f".{gate}": slice(place * hidden, (place + 1) * hidden) for place, gate in enumerate(gates)} or {
-        "": slice(None)
-    }
 
 
 def sparsity_of(weights: Sequence[MaskedWeight]) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from rnnprune.errors import UsageError
@@ -49,6 +49,13 @@ class Timing:
     frequency: int | None = None
     slope_ratio: float = 1.5
     revive: bool = False
+
+
+READ_BY: Mapping[ScheduleName, tuple[str, ...]] = {  # the settings of Timing that make a schedule
+    "gradual": ("start", "ramp", "end", "frequency", "slope_ratio", "revive"),
+    "cubic": ("start", "end", "frequency"),
+    "hard": ("start",),
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,30 @@ def require_one_of(what: str, found: str, names: Any) -> None:
     """Raise UsageError unless `found` is one of a Literal's names."""
     if found not in get_args(names):
         raise UsageError(f"{what} must be one of {', '.join(get_args(names))}; found {found!r}")
+
+
+def told_flags(options: Any) -> list[str]:
+    """`--scope`, and so on: the flags of all settings that are not at their defaults, those of nested ones as well."""
+    usual, flags = type(options)(), []
+    for name in (each.name for each in fields(options)):
+        value = getattr(options, name)
+        if is_dataclass(value):
+            flags += told_flags(value)
+        elif value != getattr(usual, name):
+            flags.append(_flag(name))
+    return flags
+
+
+def require_read(timing: Timing, schedules: Sequence[ScheduleName]) -> None:
+    """Raise UsageError for a setting that is not at its default, and that none of these schedules reads."""
+    read = [_flag(name) for name in READ_BY["gradual"] if any(name in READ_BY[each] for each in schedules)]
+    if unread := [flag for flag in told_flags(timing) if flag not in read]:
+        names = f"{', '.join(schedules)} {'reads' if len(schedules) == 1 else 'read'}"
+        raise UsageError(f"{', '.join(unread)}: {names} {', '.join(read)}; drop the others, or choose gradual")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _as_block(block: Any) -> Block:

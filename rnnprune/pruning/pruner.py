@@ -32,7 +32,7 @@ from rnnprune.pruning.groups import Group, GroupUpdate, MaskedWeight, group_weig
 from rnnprune.pruning.options import SaliencyName, Selection, require_one_of, require_target
 from rnnprune.pruning.saliency import SALIENCIES
 from rnnprune.pruning.schedules import Gradual, Schedule
-from rnnprune.pruning.tying import masked_weights, places_of, require_same_parameters, with_zeros_told
+from rnnprune.pruning.tying import masked_weights, places_of, require_same_parameters, shapes_of, with_zeros_told
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Pruner:
         self._share = share
         self._weights, choices = masked_weights(model, optimizer, selection)
         self._places = places_of(model, self._weights)
-        self._groups = group_weights(self._weights, selection)
+        self._groups = group_weights(self._weights, selection, shapes_of(model))
         for group in self._groups:
             group.require_reachable(target)
         self.choices = with_zeros_told(choices, self._places)

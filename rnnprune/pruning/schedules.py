@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import ScheduleName, Timing, require_one_of
+from rnnprune.pruning.options import READ_BY, ScheduleName, Timing, require_one_of
 
 
 class Cut(NamedTuple):
@@ -141,11 +141,12 @@ def plan_schedule(name: ScheduleName, total_steps: int, timing: Timing | None = 
     """
     require_one_of("schedule", name, ScheduleName)
     timing = timing or Timing()
-    used = {"gradual": ("start", "ramp", "end"), "cubic": ("start", "end"), "hard": ("start",)}[name]
-    shares = {part: getattr(timing, part) for part in used}
+    shares: dict[str, float] = {
+        part: getattr(timing, part) for part in ("start", "ramp", "end") if part in READ_BY[name]
+    }
     if not all(0 <= share <= 1 for share in shares.values()) or _out_of_order(list(shares.values())):
         raise UsageError(
-            f"a {name} schedule needs 0 <= {' < '.join(used)} <= 1 as shares of all steps; found {_listed(shares)}"
+            f"a {name} schedule needs 0 <= {' < '.join(shares)} <= 1 as shares of all steps; found {_listed(shares)}"
         )
     steps = {f"{part}_step": round(share * total_steps) for part, share in shares.items()}
     if name == "hard":

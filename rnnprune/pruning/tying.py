@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rnnprune.architecture import Shape
 from rnnprune.errors import UsageError
 from rnnprune.kernels.csr import VALUE_DTYPES
 from rnnprune.kernels.views import view_key
@@ -29,16 +30,20 @@ def masked_weights(
 ) -> tuple[list[MaskedWeight], list[Choice]]:
     """The weights to mask, one per storage, and the choice made for every parameter."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     given = (parameter for group in optimizer.param_groups for parameter in group["params"])
     trained = {id(parameter) for parameter in given if parameter.requires_grad}
     choices = [
         choice
         if not choice.pruned or id(parameters[choice.name]) in trained
         else choice._replace(pruned=False, reason="frozen: the optimizer does not train it")
-        for choice in choose(roles_of_module(model), shapes, selection.include, selection.exclude)
+        for choice in choose(roles_of_module(model), shapes_of(model), selection.include, selection.exclude)
     ]
     return tie(parameters, choices)
+
+
+def shapes_of(model: nn.Module) -> dict[str, Shape]:
+    """Name -> shape of every parameter; every name of a tied one."""
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)}
 
 
 def places_of(model: nn.Module, weights: Sequence[MaskedWeight]) -> list[Place]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rnnprune.architecture import Shape, misfit
 from rnnprune.errors import UsageError
 from rnnprune.formats.checkpoint import read_checkpoint
-from rnnprune.formats.run_folder import MODEL, is_run_folder
+from rnnprune.formats.run_folder import model_of
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
 from rnnprune.kernels.bsr import Bsr, bsr_to_csr
 from rnnprune.kernels.csr import Csr, csr_to_dense, validate_csr
@@ -28,8 +28,7 @@ def read_source(source: Source) -> dict[str, Csr | Tensor]:
             if isinstance(tensor, Csr):
                 validate_csr(tensor, name)
         return fold(source)
-    path = Path(source)
-    path = path / MODEL if is_run_folder(path) else path
+    path = model_of(Path(source))
     if not is_sparse_file(path):
         return fold(read_checkpoint(path).state_dict())
     file = read_sparse(path)

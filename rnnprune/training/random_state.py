@@ -24,10 +24,9 @@ def seed_all(seed: int) -> None:
 
 def random_state(task: Task, device: torch.device) -> dict[str, Any]:
     """The states of all generators: text, numbers, lists and dicts."""
-    name, key, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": _text(torch.get_rng_state()),
-        "numpy": [name, np.asarray(key).tolist(), position, has_gauss, gauss],
+        "numpy": _listed(np.random.get_state(legacy=True)),
         "python": _listed(random.getstate()),
         "task": {name: _of_generator(each) for name, each in _generators(task).items()},
     }
@@ -39,8 +38,7 @@ def random_state(task: Task, device: torch.device) -> dict[str, Any]:
 def set_random_state(state: dict[str, Any], task: Task, device: torch.device) -> None:
     """Put all generators back to where `random_state` found them."""
     torch.set_rng_state(_tensor(state["torch"]))
-    name, key, *rest = state["numpy"]
-    np.random.set_state((name, np.array(key, dtype=np.uint32), *rest))
+    np.random.set_state(tuple(state["numpy"]))
     random.setstate(_tupled(state["python"]))
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(_tensor(state["cuda"]), device)
@@ -50,7 +48,7 @@ def set_random_state(state: dict[str, Any], task: Task, device: torch.device) ->
 
 
 def _generators(task: Task) -> dict[str, Any]:
-    kinds = (torch.Generator, np.random.Generator, random.Random)
+    kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
     return {name: value for name, value in getattr(task, "__dict__", {}).items() if isinstance(value, kinds)}
 
 
@@ -59,6 +57,8 @@ def _of_generator(generator: Any) -> Any:
         return _text(generator.get_state())
     if isinstance(generator, random.Random):
         return _listed(generator.getstate())
+    if isinstance(generator, np.random.RandomState):
+        return _listed(generator.get_state(legacy=True))
     return _listed(generator.bit_generator.state)
 
 
@@ -67,6 +67,8 @@ def _set_generator(generator: Any, state: Any) -> None:
         generator.set_state(_tensor(state))
     elif isinstance(generator, random.Random):
         generator.setstate(_tupled(state))
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(tuple(state))
     else:
         generator.bit_generator.state = state
 

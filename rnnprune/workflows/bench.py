@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rnnprune.errors import UsageError
+from rnnprune.pruning.options import parse_block
 from rnnprune.workflows.bench_measure import check_engines, measure
 from rnnprune.workflows.bench_pieces import PAPER_SPARSITY, UNSTRUCTURED, Piece, parse_shapes, pieces_of, random_piece
 from rnnprune.workflows.bench_rows import Benchmark, BreakEven, Row, SameAgain, describe
@@ -123,24 +124,17 @@ def _pieces(request: BenchRequest, tell: Callable[[str], None]) -> tuple[Path | 
 def _random_pieces(request: BenchRequest, text: str) -> Iterator[Piece]:
     default = PAPER_SPARSITY if "paper" in text.split(",") else (0.9,)
     for shape, sparsity in itertools.product(parse_shapes(text), request.sparsity or default):
-        yield random_piece(shape, sparsity, _parse_block(request.block))
+        yield random_piece(shape, sparsity, _block_of(request))
 
 
-def _parse_block(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return UNSTRUCTURED
-    rows, separator, cols = text.partition("x")
-    if not (separator and rows.isdigit() and cols.isdigit() and int(rows) and int(cols)):
-        raise UsageError(f"--block takes rows x columns such as 16x1; found {text!r}")
-    return int(rows), int(cols)
+def _block_of(request: BenchRequest) -> tuple[int, int]:
+    return UNSTRUCTURED if request.block is None else parse_block(request.block)
 
 
 def _check(request: BenchRequest) -> None:
     if request.device == "cpu":
         check_engines(request.engines)
-    elif find_device(request.device).type != "cuda":
-        raise UsageError(f"--device {request.device}: bench knows cpu and cuda")
-    elif request.memory or request.break_even:
+    elif find_device(request.device).type == "cuda" and (request.memory or request.break_even):
         raise UsageError(f"--device {request.device}: --memory and --break-even are for the CPU alone")
     counts = {"--batch": request.batches, "--time-steps": (request.steps,), "--rounds": (request.rounds,)}
     for flag, values in (counts | {"--threads": request.threads}).items():
@@ -157,4 +151,4 @@ def _check(request: BenchRequest) -> None:
         raise UsageError(f"either {request.path} or --shapes {request.shapes}, not both")
     else:
         parse_shapes(request.shapes)
-        _parse_block(request.block)
+        _block_of(request)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rnnprune.errors import UsageError
-from rnnprune.formats.run_folder import STAGE, STATE, sha256_of
+from rnnprune.formats.run_folder import STAGE, STATE, refuse_finished, sha256_of
 from rnnprune.formats.state_folder import Snapshot, require_room
 from rnnprune.pruning.options import PruningOptions
 from rnnprune.pruning.pruner import Pruner
@@ -87,13 +87,14 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     """Read the checkpoint and build all that is trained, from the start or to go on from a saved state."""
     options = request.pruning
     check(request)
+    run = request.out or default_run(request.checkpoint, 0.0 if request.dense else options.target)
+    if workers.is_first:  # who alone writes
+        refuse_finished(run, overwrite=request.overwrite)
     subject = open_subject(request.checkpoint)
     task = find_task(subject, request.task, "finetune")
     device = find_device(request.device)
     model = load_model(task, subject).to(device)
     require_finite(model.named_parameters(), subject.checkpoint.path)
-    learned = task if request.distill is None else taught(task, model, subject, request.distill)
-    run = request.out or default_run(request.checkpoint, 0.0 if request.dense else options.target)
     fingerprint = fingerprint_of(request, subject, task)
     saved = saved_state(run / STAGE / STATE, request.keeping.resume, fingerprint, workers)
     total_steps = planned_steps(task, request.recipe, workers) if saved is None else saved.document["total_steps"]
@@ -101,8 +102,10 @@ def prepare(request: FinetuneRequest, workers: Workers) -> Plan:
     schedule = plan_schedule("hard" if request.dense else options.schedule, total_steps, options.timing)
     optimizer = build_optimizer(model, request.recipe)
     pruner = None if request.dense else _pruner(options, model, optimizer, schedule, workers)
-    if workers.is_first:  # who alone writes
+    if workers.is_first:
         require_room(run, room_for_training(model, run / STAGE / STATE), "this run and the states it saves")
+    # A teacher may have a whole training set to answer: last, when nothing else is refused any more.
+    learned = task if request.distill is None else taught(task, model, subject, request.distill)
     identity = {
         "fingerprint": fingerprint,
         "environment": environment(request.task.spec, device, workers),

@@ -9,7 +9,7 @@ from torch import nn
 
 from rnnprune.errors import UsageError
 from rnnprune.formats.checkpoint import read_checkpoint
-from rnnprune.formats.run_folder import MODEL, is_run_folder
+from rnnprune.formats.run_folder import model_of
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
 from rnnprune.runtime.options import EngineName
 from rnnprune.runtime.sparsify import sparsify
@@ -26,7 +26,7 @@ def load(
     what each layer took. Raises UsageError for a file that names no built-in task, InputRefused for a damaged one.
     """
     path = Path(path)
-    file = path / MODEL if is_run_folder(path) else path
+    file = model_of(path)
     stored = read_sparse(file) if is_sparse_file(file) else read_checkpoint(file)
     shapes = {name: tuple(tensor.shape) for name, tensor in stored.tensors.items()}
     spec = described_spec(path, stored.metadata, shapes | {alias: shapes[of] for alias, of in stored.aliases.items()})

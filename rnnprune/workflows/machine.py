@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ def set_threads(threads: int | None) -> int:
 
 
 def find_device(name: str) -> torch.device:
-    """`cpu` or `cuda`. UsageError when there is no such device here."""
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
-    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+    """`cpu`, `cuda` or `cuda:N`. UsageError when there is no such device here."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name, re.ASCII):
         raise UsageError(f"--device {name}: no such device; use cpu or cuda")
+    if name != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
     return torch.device(name)
 
 

@@ -14,7 +14,7 @@ from rnnprune.formats.run_folder import MANIFEST, is_run_folder
 from rnnprune.tasks.protocol import Task
 from rnnprune.workflows.finetune import Observer, finetune
 from rnnprune.workflows.finetune_plan import FinetuneRequest, fingerprint_of
-from rnnprune.workflows.resume import SHOWN, differences, plain_json
+from rnnprune.workflows.resume import differences, first_of, plain_json
 from rnnprune.workflows.subject import Subject
 
 SECONDS_TO_LET_GO = 60.0  # for what a killed program left running: it saves its step and ends
@@ -31,10 +31,13 @@ def make_run(request: FinetuneRequest, observer: Observer) -> None:
         finetune(request, observer)
 
 
-def read_run(request: FinetuneRequest, subject: Subject, task: Task) -> Manifest | None:
+def read_run(
+    request: FinetuneRequest, subject: Subject, task: Task, instead: str = "or choose another --out"
+) -> Manifest | None:
     """The manifest of the run where it is finished, else None.
 
-    Raises UsageError with the differences where it was made with other settings, InputRefused where it is damaged.
+    instead: what else a person may do. Raises UsageError with the differences where it was made with other settings,
+    InputRefused where it is damaged.
     """
     assert request.out is not None
     if not is_run_folder(request.out):
@@ -46,10 +49,9 @@ def read_run(request: FinetuneRequest, subject: Subject, task: Task) -> Manifest
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputRefused(f"{path}: damaged ({error!r}); remove {request.out}, and it is made again") from error
     if changed := differences(made_with, plain_json(fingerprint_of(request, subject, task))):
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise UsageError(
-            f"{request.out} was made with other settings: {'; '.join(changed[:SHOWN])}{more}. "
-            "Give the old settings to go on, or choose another --out"
+            f"{request.out} was made with other settings: {first_of(changed)}. "
+            f"Give the old settings to go on, {instead}"
         )
     return manifest
 

@@ -51,7 +51,7 @@ def prune(
     aliases = subject.checkpoint.aliases
     weights, choices = tie(tensors | {alias: tensors[name] for alias, name in aliases.items()}, choices)
     require_finite(((weight.name, weight.weight) for weight in weights), subject.checkpoint.path)
-    for group in group_weights(weights, selection):
+    for group in group_weights(weights, selection, shapes):
         group.cut(Cut(sparsity=target), target, lambda weight: magnitude(weight.weight, {}))
     for weight in weights:
         weight.apply_to(weight.weight)

@@ -11,7 +11,7 @@ from typing import Any
 from rnnprune.architecture import Recognised, Shape, find_stacks, roles_from_shapes
 from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint
 from rnnprune.formats.lazy import LazyTensor, MappedFile, lazy
-from rnnprune.formats.run_folder import MODEL, is_run_folder, newest_run
+from rnnprune.formats.run_folder import model_of, newest_run
 from rnnprune.formats.sparse import SparseFile, Stored, is_sparse_file, read_sparse
 from rnnprune.kernels import native
 from rnnprune.kernels.bsr import Bsr
@@ -99,7 +99,7 @@ class Report:
 def report(path: Path | None) -> Report:
     """Read a run folder, any checkpoint or a sparse file; no task, no user code."""
     path = newest_run(Path()) if path is None else path
-    file = path / MODEL if is_run_folder(path) else path
+    file = model_of(path)
     stored = read_sparse(file) if is_sparse_file(file) else open_checkpoint(file)  # a sparse file stays sparse
     items: Mapping[str, Stored | LazyTensor] = stored.stored if isinstance(stored, Checkpoint) else stored.tensors
     mapped = None if isinstance(stored, Checkpoint) else stored.mapped

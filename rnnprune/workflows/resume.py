@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,8 @@ def saved_state(folder: Path, resume: Resume, fingerprint: Mapping[str, Any], wo
     if any(each != place for each in places):
         raise StorageError(f"{folder}: the processes find different states ({places}); put --out on shared storage")
     if saved is not None and (changed := differences(saved.document["fingerprint"], plain_json(fingerprint))):
-        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise UsageError(
-            f"{folder} holds a run that was interrupted, with other settings: {'; '.join(changed[:SHOWN])}{more}. "
+            f"{folder} holds a run that was interrupted, with other settings: {first_of(changed)}. "
             "Give the old settings to go on with it, --resume never to start anew, or another --out"
         )
     return saved
@@ -107,6 +106,12 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
         keys = [*old, *(key for key in new if key not in old)]
         return [each for key in keys for each in differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
     return [] if old == new else [f"{name} was {_shown(old)}, is {_shown(new)}"]
+
+
+def first_of(changed: Sequence[str]) -> str:
+    """Some of the differences, and how many more there are."""
+    more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+    return f"{'; '.join(changed[:SHOWN])}{more}"
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,11 +26,13 @@ from rnnprune.workflows.finetune_plan import FinetuneRequest, check, stem_of
 from rnnprune.workflows.made_run import Manifest, make_run, read_run
 from rnnprune.workflows.run_output import Story, write_tensors
 from rnnprune.workflows.subject import DISTILL, find_task, open_subject
+from rnnprune.workflows.teacher import require_dense
 
 LADDER = (0.75, 0.875, 0.9375, 0.96875, 0.984375)  # a half of the weights goes from one to the next
 LOWEST = 0.5  # below, a sparse file is larger than a dense one
 HALVINGS = 2  # of the gap between what was good enough and what was not: to a fifth of the nonzeros
 TRIES = "tries"
+ANEW = "pass --resume never, or choose another --out"
 
 
 class Try(NamedTuple):
@@ -70,9 +71,10 @@ def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Foun
         raise UsageError(
             f"--max-loss compares with a dense control, and --task {DISTILL} has none but the teacher itself"
         )
-    if request.distill is not None and request.distill.teacher is None:
-        request = replace(request, distill=request.distill._replace(teacher=request.checkpoint))
-    began = time.perf_counter()
+    if request.distill is not None:
+        teacher = request.distill.teacher or request.checkpoint
+        require_dense(open_subject(teacher, lazily=True))
+        request = replace(request, distill=request.distill._replace(teacher=teacher))
     out = request.out or Path(f"{stem_of(request.checkpoint)}-max-loss-{str(budget).replace('%', 'pct')}")
     with folder_lock(out):
         unfinished: Unfinished = "keep" if request.keeping.resume == "auto" else "drop"
@@ -81,7 +83,7 @@ def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Foun
         good = staircase.climb()
         if good is None:
             raise GoalMissed(_missed(budget, staircase, stage / TRIES))
-        return _publish(out, stage, staircase, good, time.perf_counter() - began)
+        return _publish(out, stage, staircase, good)
 
 
 class _Stage(NamedTuple):
@@ -103,6 +105,7 @@ class _Staircase:
         self.task = find_task(open_subject(request.checkpoint), request.task, "finetune")
         self.tries: list[Try] = []
         self.dense: Mapping[str, Any] = {}  # the checkpoint's own figures
+        self.seconds: dict[str, float] = {}  # of every run, whenever it was made
 
     def climb(self) -> _Stage | None:
         """The last stage that was good enough."""
@@ -164,11 +167,12 @@ class _Staircase:
     def _made(self, request: FinetuneRequest) -> Manifest:
         request = replace(request, control=False, control_lr=None, overwrite=False)
         subject = open_subject(request.checkpoint)
-        manifest = read_run(request, subject, self.task)
+        manifest = read_run(request, subject, self.task, ANEW)
         if manifest is None:
             make_run(request, self.observer)
-            manifest = read_run(request, subject, self.task)
+            manifest = read_run(request, subject, self.task, ANEW)
         assert manifest is not None
+        self.seconds[str(request.out)] = manifest["seconds"]
         return manifest
 
     def _better(self, one: Manifest, other: Manifest) -> Manifest:
@@ -191,11 +195,12 @@ def _missed(budget: Budget, staircase: _Staircase, folder: Path) -> str:
     limit = staircase.tries[-1].limit
     return (
         f"--max-loss {budget}: {staircase.task.metric} on the validation split may be {limit:.4g}, and was {tried}; "
-        f"train longer (--steps), try --distill, or allow more. What was tried is in {folder}"
+        f"train longer (--steps) or try --distill, with --resume never or another --out; or allow more. "
+        f"What was tried is in {folder}"
     )
 
 
-def _publish(out: Path, stage: Path, staircase: _Staircase, good: _Stage, seconds: float) -> Found:
+def _publish(out: Path, stage: Path, staircase: _Staircase, good: _Stage) -> Found:
     """The last good stage as the run, told from the checkpoint on."""
     request, task, tries = staircase.request, staircase.task, tuple(staircase.tries)
     last = open_subject(good.run).checkpoint
@@ -207,7 +212,7 @@ def _publish(out: Path, stage: Path, staircase: _Staircase, good: _Stage, second
     }
     test = {label: splits["test"][task.metric] for label, splits in figures.items()}
     metric = Metric(task.metric, task.goal, test["dense"], test["dense_control"], test["sparse"])
-    steps = good.number * good.made["steps"]
+    steps, seconds = good.number * good.made["steps"], sum(staircase.seconds.values())
     story = Story(
         subject=open_subject(request.checkpoint),
         task=good.made["task"],

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from rnnprune.errors import RnnpruneError, StorageError
+from rnnprune.errors import Interrupted, RnnpruneError, StorageError
 from rnnprune.training.loop import StepRecord
 from rnnprune.training.stopping import stopping_at_once
 from rnnprune.workflows.finetune import Observer, Phase
@@ -140,8 +140,8 @@ def _work(name: str, request: FinetuneRequest, connection: Connection) -> None:
             connection.send(f"{name}: done")
         except RnnpruneError as error:
             connection.send(error)
-        except KeyboardInterrupt as error:
-            raise SystemExit(0) from error  # the one who stopped it knows
+        except Interrupted as error:
+            raise SystemExit(error.exit_code) from error
 
 
 def _end_with_the_parent() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rnnprune.architecture import RecurrentStack, Shape, find_stacks, misfit
 from rnnprune.errors import Diverged, InputRefused, UsageError, printable
 from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint, read_checkpoint
-from rnnprune.formats.run_folder import MANIFEST, MODEL, is_run_folder, newest_run
+from rnnprune.formats.run_folder import MANIFEST, model_of, newest_run
 from rnnprune.formats.sparse import is_sparse_file
 from rnnprune.runtime.source import tie_problems
 from rnnprune.tasks.builtin import builtin_spec, builtin_task
@@ -43,6 +43,14 @@ class Subject:
         return self.path != self.checkpoint.path
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether a tensor in it was pruned by rnnprune; a run with `--dense` prunes none."""
+        recorded = self.checkpoint.metadata.get("choices")
+        choices = recorded.values() if isinstance(recorded, dict) else ()
+        pruned = any(isinstance(choice, dict) and choice.get("pruned") is True for choice in choices)
+        return pruned or is_sparse_file(self.checkpoint.path)
+
+    @property
     def shapes(self) -> dict[str, Shape]:
         """Name -> shape of every tensor, tied ones under each of their names."""
         return self.checkpoint.shapes
@@ -65,7 +73,7 @@ def open_subject(path: Path | None, *, lazily: bool = False) -> Subject:
     """
     path = newest_run(Path()) if path is None else path
     read = open_checkpoint if lazily else read_checkpoint
-    return Subject(path, read(path / MODEL if is_run_folder(path) else path))
+    return Subject(path, read(model_of(path)))
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
     options, unlabelled = choice.options, choice.unlabelled
     if unlabelled.inputs is None:
         raise UsageError(f"--task {DISTILL} needs --inputs FILE: unlabelled inputs as .npy, .npz or .safetensors")
-    if unlabelled.teacher is None and (subject.is_run or is_sparse_file(subject.checkpoint.path)):
+    if unlabelled.teacher is None and subject.is_pruned:
         raise UsageError(f"{subject.path} is pruned: name the dense checkpoint it came from with --teacher FILE")
     arrays = read_inputs(unlabelled.inputs)
     student = _student(subject, unlabelled.model, arrays, options.length_or(LENGTH))

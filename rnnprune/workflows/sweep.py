@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rnnprune.errors import GoalMissed, UsageError
 from rnnprune.formats.atomic import write_atomic
 from rnnprune.formats.lock import folder_lock
@@ -22,7 +20,7 @@ from rnnprune.tasks.protocol import Task
 from rnnprune.workflows.budget import Budget
 from rnnprune.workflows.finetune_plan import FinetuneRequest, stem_of
 from rnnprune.workflows.frontier import Frontier, Point, unmatched
-from rnnprune.workflows.machine import describe_machine
+from rnnprune.workflows.machine import describe_machine, set_threads
 from rnnprune.workflows.made_run import Manifest, read_run
 from rnnprune.workflows.side_by_side import Failures, Tell, make_all
 from rnnprune.workflows.subject import find_task, open_subject
@@ -105,8 +103,8 @@ def sweep(request: SweepRequest, tell: Tell = ignore) -> Sweep:
     settings; where no cell at all could be made, the reason of the first.
     """
     out = request.out or Path(f"{stem_of(request.base.checkpoint)}-sweep")
-    jobs, threads = _jobs(request), request.base.threads or torch.get_num_threads()
-    base = replace(request.base, threads=request.base.threads or max(1, _cores() // jobs))
+    jobs, threads = _jobs(request), set_threads(request.base.threads)
+    base = request.base if request.base.threads else replace(request.base, threads=max(1, _cores() // jobs))
     cells = cells_of(request.grid, base, out)
     every = cells.all()
     subject = open_subject(base.checkpoint)

@@ -10,7 +10,6 @@ from torch import nn
 
 from rnnprune.errors import UsageError
 from rnnprune.formats.run_folder import sha256_of
-from rnnprune.formats.sparse import is_sparse_file
 from rnnprune.tasks.copies import copy_of
 from rnnprune.tasks.options import DistillLevel
 from rnnprune.tasks.protocol import Task
@@ -55,12 +54,10 @@ def taught(task: Task, model: nn.Module, subject: Subject, distillation: Distill
 def _teacher(task: Task, model: nn.Module, subject: Subject, path: Path | None) -> nn.Module:
     """The dense checkpoint itself, or another model of the same task. Raises as `taught` does."""
     if path is None:
-        if subject.is_run or is_sparse_file(subject.checkpoint.path):
-            raise UsageError(
-                f"--distill: {subject.path} is pruned already: name the dense checkpoint with --teacher FILE"
-            )
+        require_dense(subject)
         return copy_of(model)
     found = open_subject(path)
+    require_dense(found)
     if (theirs := _classes(found.task_metadata)) != (ours := _classes(subject.task_metadata)):
         differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         raise UsageError(
@@ -70,6 +67,12 @@ def _teacher(task: Task, model: nn.Module, subject: Subject, path: Path | None) 
     teacher = task.build_model() if spec is None else spec.build()
     fill_model(teacher, found)
     return teacher.to(next(model.parameters()).device)
+
+
+def require_dense(teacher: Subject) -> None:
+    """Raise UsageError for a teacher that is pruned."""
+    if teacher.is_pruned:
+        raise UsageError(f"--distill: {teacher.path} is pruned already: name the dense checkpoint with --teacher FILE")
 
 
 def require_labels(spec: str | None) -> None:

@@ -75,10 +75,29 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "batch": (("bench", "bare.pt", "--batch", "1,x"), "--batch takes whole numbers such as 1,16; found '1,x'"),
     "no rounds": (("bench", "bare.pt", "--rounds", "0"), "--rounds must be at least 1, found 0"),
     "threads": (("evaluate", "bare.pt", "--threads", "0"), "--threads must be at least 1, found 0"),
+    "revive with cubic": (
+        ("finetune", "bare.pt", "--revive", "--slope-ratio", "1.9", "--ramp", "0.1"),
+        "--ramp, --slope-ratio, --revive: cubic reads --start, --end, --frequency; drop the others, or choose gradual",
+    ),
+    "an end with hard": (
+        ("finetune", "bare.pt", "--schedule", "hard", "--end", "0.4", "--frequency", "5"),
+        "--end, --frequency: hard reads --start; drop the others",
+    ),
+    "slopes for none of the methods": (
+        ("sweep", "bare.pt", "--methods", "hard,cubic", "--slope-ratio", "1.9"),
+        "--slope-ratio: hard, cubic read --start, --end, --frequency; drop the others",
+    ),
+    "pruning of a dense run": (
+        ("finetune", "bare.pt", "--dense", "--schedule", "gradual", "--scope", "model", "--revive"),
+        "--dense prunes nothing: drop --schedule, --revive, --scope",
+    ),
     "fisher with sgd": (
         ("finetune", "bare.pt", "--saliency", "fisher", "--optimizer", "sgd"),
         "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; use --saliency magnitude",
     ),
+    "no threads": (("sweep", "bare.pt", "--threads", "0"), "--threads must be at least 1, found 0"),
+    "no such device": (("bench", "bare.pt", "--device", "mps"), "--device mps: no such device; use cpu or cuda"),
+    "no such CPU": (("bench", "bare.pt", "--device", "cpu:foo"), "--device cpu:foo: no such device; use cpu or cuda"),
     "steps and epochs": (("finetune", "bare.pt", "--steps", "5", "--epochs", "1"), "--steps and --epochs both"),
     "save every": (
         ("finetune", "bare.pt", "--save-every", "0"),

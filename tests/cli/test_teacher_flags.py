@@ -43,3 +43,31 @@ def test_a_pruned_model_names_its_teacher(rnnprune: Program) -> None:
     told = rnnprune("finetune", "ckpt-s90", "--target", "0.95", "--distill", "--steps", "20", *SIZES, "--out", "new")
     assert told.code == 2
     assert "--distill: ckpt-s90 is pruned already: name the dense checkpoint with --teacher FILE" in told.err
+    told = rnnprune(
+        "finetune", "ckpt.pt", "--distill", "--teacher", "ckpt-s90", "--steps", "20", *SIZES, "--out", "new"
+    )
+    assert told.code == 2
+    assert "--distill: ckpt-s90 is pruned already: name the dense checkpoint" in told.err
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_dense_run_may_teach(rnnprune: Program) -> None:
+    dense = ("--dense", "--steps", "5", *SIZES, "--out", "dense")
+    assert rnnprune("finetune", "ckpt.pt", *dense).code == 0
+    told = rnnprune("finetune", "ckpt.pt", "--distill", "--teacher", "dense", "--out", "new", *SHORT)
+    assert told.code == 0, told.err
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("flags", [("--distill-weight", "0.9"), ("--distill-temperature", "7")])
+@pytest.mark.parametrize("command", ["finetune", "sweep"])
+def test_nobody_listens_to_a_lesson_without_distill(rnnprune: Program, command: str, flags: tuple[str, ...]) -> None:
+    told = rnnprune(command, "bare.pt", *flags)
+    assert told.code == 2
+    assert "flags that begin with --distill- go with --distill; add it, or drop them" in told.err
+
+
+@pytest.mark.usefixtures("bare")
+def test_nobody_hears_whole_answers_without_distill(rnnprune: Program) -> None:
+    told = rnnprune("finetune", "bare.pt", "--distill-level", "sequence")
+    assert (told.code, "go with --distill; add it" in told.err) == (2, True)

@@ -54,6 +54,8 @@ def test_what_float16_cannot_hold_is_refused_by_name() -> None:
     weight = torch.tensor([[1.0, -70_000.0], [65_504.0, 0.0]])
     with pytest.raises(UsageError, match=r"^lstm\.weight_hh_l0: 70000 is beyond float16, which ends at 65504; .*bf16"):
         cast_values(weight, torch.float16, name="lstm.weight_hh_l0")
+    with pytest.raises(UsageError, match=r"w: 1e\+300 is beyond float32, .*; export with --values keep$"):
+        cast_values(torch.tensor([1e300], dtype=torch.float64), torch.float32, name="w")
     assert cast_values(weight, torch.bfloat16).underflowed == 0
     assert cast_values(torch.tensor([float("inf")]), torch.float16).tensor.isinf().all()
 

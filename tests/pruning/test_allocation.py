@@ -12,7 +12,7 @@ from rnnprune.errors import UsageError
 from rnnprune.pruning.masks import recurrent_diagonal
 from rnnprune.pruning.options import Block, Scope, Selection
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Hard
+from rnnprune.pruning.schedules import Gradual, Hard
 
 
 def pruned(model: nn.Module, selection: Selection, target: float = 0.75) -> dict[str, Tensor]:
@@ -36,6 +36,30 @@ def test_every_gate_reaches_the_target_on_its_own(kind: type[nn.RNNBase], gates:
         assert [int(part.sum()) for part in masks[name].split(8)] == [kept] * gates
     whole = pruned(model, Selection(scope="tensor"))["weight_hh_l0"]
     assert gates == 1 or len({int(part.sum()) for part in whole.split(8)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("model", "exclude", "kept"),
+    [
+        (nn.LSTM(6, 8, proj_size=2), (), {"weight_ih_l0": [12] * 4, "weight_hh_l0": [4] * 4, "weight_hr_l0": [4]}),
+        (nn.GRU(6, 8), ("weight_hh*",), {"weight_ih_l0": [12] * 3}),
+        (nn.LSTMCell(6, 8), ("weight_ih",), {"weight_hh": [16] * 4}),
+    ],
+)
+def test_gates_are_told_apart_by_the_layer_not_by_what_is_pruned_of_it(
+    model: nn.Module, exclude: tuple[str, ...], kept: dict[str, list[int]]
+) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[:8] *= 100
+    masks = pruned(model, Selection(scope="gate", exclude=exclude))
+    assert {name: [int(part.sum()) for part in mask.split(8)] for name, mask in masks.items()} == kept
+
+
+def test_gates_that_cannot_be_told_apart_are_refused() -> None:
+    model = torch.nn.utils.parametrizations.weight_norm(nn.LSTM(6, 8), "weight_hh_l0")
+    with pytest.raises(UsageError, match=r"--scope gate: weight_ih_l0 .* weight_hh_l0 is missing.*--scope tensor"):
+        Pruner(model, torch.optim.SGD(model.parameters()), Hard(1), selection=Selection(scope="gate"))
 
 
 def test_blocks_that_reach_into_the_next_gate_are_refused() -> None:
@@ -64,6 +88,32 @@ def test_a_target_that_leaves_no_room_for_the_diagonal_is_refused() -> None:
         UsageError, match=r"weight_hh_l0: --keep-diagonal keeps 24 of 192, more than a target of 0.9 leaves"
     ):
         pruned(nn.GRU(8, 8), Selection(keep_diagonal=True), 0.9)
+
+
+def test_the_threshold_of_gradual_is_read_from_what_may_be_dropped() -> None:
+    model, steps = nn.GRU(8, 16), 20
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    selection = Selection(keep_diagonal=True, exclude=("weight_ih*",))
+    pruner = Pruner(model, optimizer, Gradual(1, 5, steps, 2), target=1 - 1 / 16, selection=selection)
+    sparsities = []
+    for _ in range(steps):
+        sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        pruner.step()
+        sparsities.append(pruner.sparsity)
+    assert pruner.quantiles["weight_hh_l0"] <= 0.25, "torch draws from -1 / sqrt(16) to 1 / sqrt(16)"
+    assert sparsities[1] < sparsities[9] < sparsities[-1] == 1 - 1 / 16
+
+
+def test_a_matrix_that_is_its_own_diagonal_is_kept_whole() -> None:
+    model = nn.GRU(8, 1)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    pruner = Pruner(model, optimizer, Gradual(0, 1, 2, 1), target=0.125, selection=Selection(keep_diagonal=True))
+    for _ in range(2):
+        sum(parameter.square().sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+        pruner.step()
+    assert {name: int(mask.sum()) for name, mask in pruner.masks.items()} == {"weight_ih_l0": 21, "weight_hh_l0": 3}
 
 
 def test_only_square_gates_have_a_diagonal() -> None:

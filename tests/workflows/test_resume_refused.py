@@ -13,8 +13,10 @@ from rnnprune.errors import Interrupted, StorageError, UsageError
 from rnnprune.formats.lock import folder_lock
 from rnnprune.pruning.options import Selection
 from rnnprune.training.options import Keeping, SaveEvery
+from rnnprune.workflows import finetune_plan
 from rnnprune.workflows.finetune import FinetuneRequest, finetune
 from rnnprune.workflows.prune import prune
+from rnnprune.workflows.teacher import Distillation
 
 
 @pytest.fixture
@@ -51,6 +53,18 @@ def test_changed_settings_are_refused_with_the_difference() -> None:
     with pytest.raises(UsageError, match=r"data was \"[0-9a-f]{19}\.\.\., is \"[0-9a-f]{19}\.\.\."):
         finetune(request)
     assert {path.name: path.read_bytes() for path in Path("run/.unfinished/state").iterdir()} == before
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_will_be_refused_is_refused_before_the_dear_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = interrupt()
+    monkeypatch.setattr(finetune_plan, "taught", lambda *_: pytest.fail("the teacher is asked at once"))
+    with pytest.raises(UsageError, match=r"holds a run that was interrupted, with other settings: distill was null"):
+        finetune(replace(request, distill=Distillation()))
+    Path("done").mkdir()
+    Path("done/rnnprune.json").write_text("{}")
+    with pytest.raises(UsageError, match="done already holds a finished run"):
+        finetune(replace(request, checkpoint=Path("missing.pt"), out=Path("done")))
 
 
 @pytest.mark.usefixtures("folder")

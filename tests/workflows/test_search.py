@@ -13,14 +13,18 @@ from torch import nn
 
 from rnnprune.errors import GoalMissed, UsageError
 from rnnprune.formats.run_folder import dump_plain
-from rnnprune.pruning.options import PruningOptions, Timing
+from rnnprune.pruning.options import PruningOptions, Selection, Timing
+from rnnprune.training.options import Keeping
 from rnnprune.training.recipe import Recipe
+from rnnprune.workflows import made_run
 from rnnprune.workflows import search as workflow
 from rnnprune.workflows.budget import parse_budget
 from rnnprune.workflows.finetune import Observer
 from rnnprune.workflows.finetune_plan import FinetuneRequest
+from rnnprune.workflows.prune import prune
 from rnnprune.workflows.search import search
 from rnnprune.workflows.subject import TaskChoice
+from rnnprune.workflows.teacher import Distillation
 
 TASK = '''
 import torch
@@ -74,7 +78,7 @@ class World:
         if request.dense:
             label, figure = "dense_control", self.controls[int(request.out.name.split("-")[0]) - 1]
         figures = {"validation": {"mse": figure}, "test": {"mse": 20.0}}
-        return {"steps": 10, "figures": {label: figures, "dense": figures}}
+        return {"steps": 10, "seconds": 1.0, "figures": {label: figures, "dense": figures}}
 
 
 def climb(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
@@ -130,7 +134,17 @@ def test_the_best_control_so_far_is_the_bar(request_: FinetuneRequest, monkeypat
 
 
 @pytest.mark.slow
-def test_a_search_ends_in_one_run_that_tells_what_was_tried(request_: FinetuneRequest) -> None:
+def test_a_search_ends_in_one_run_that_tells_what_was_tried(
+    request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[Path | None, float] = {}
+
+    def read_run(request: FinetuneRequest, *more: Any) -> Any:
+        manifest = made_run.read_run(request, *more)
+        made[request.out] = 0.0 if manifest is None else manifest["seconds"]
+        return manifest
+
+    monkeypatch.setattr(workflow, "read_run", read_run)
     found = search(request_, parse_budget("10000%"), Observer())
     assert found.result.run == Path("dense-max-loss-10000pct")
     manifest = json.loads((found.result.run / "rnnprune.json").read_text())
@@ -141,6 +155,8 @@ def test_a_search_ends_in_one_run_that_tells_what_was_tried(request_: FinetuneRe
     assert found.result.target == 0.9628
     assert found.result.achieved == pytest.approx(0.9628, abs=0.002)
     assert found.result.metric.sparse == manifest["figures"]["sparse"]["test"]["mse"]
+    assert len(made) == 4 + 6 + 1, "controls, tries that were made, one that was not"
+    assert manifest["seconds"] == found.result.seconds == pytest.approx(sum(made.values()))
     assert sorted(path.name for path in found.result.run.iterdir()) == [
         "README.md",
         "metrics.jsonl",
@@ -154,9 +170,31 @@ def test_where_nothing_is_near_enough_the_goal_is_missed_and_what_was_tried_is_k
     for _ in range(2):  # the second time nothing is trained again
         with pytest.raises(GoalMissed, match=r"--max-loss 0%: mse on the validation split may be .*75.00% zeros"):
             search(request_, parse_budget("0%"), Observer())
+    with pytest.raises(
+        GoalMissed, match=r"train longer \(--steps\) or try --distill, with --resume never or another --out"
+    ):
+        search(replace(request_, recipe=Recipe(12, lr=0.01), keeping=Keeping("never")), parse_budget("0%"), Observer())
     tried = Path("dense-max-loss-0pct/.unfinished/tries")
     assert {path.name for path in tried.iterdir()} == {"1-control", "1-s75", "1-s50"}
     assert not Path("dense-max-loss-0pct/rnnprune.json").exists()
+
+
+def test_other_settings_are_refused_with_the_ways_to_go_on(request_: FinetuneRequest) -> None:
+    run = Path("dense-max-loss-1pct/.unfinished/tries/1-control")
+    run.mkdir(parents=True)
+    (run / "rnnprune.json").write_text('{"fingerprint": {}}')
+    with pytest.raises(
+        UsageError,
+        match=r"1-control was made with other settings: .*pass --resume never, or choose another --out",
+    ):
+        search(request_, parse_budget("1%"), Observer())
+
+
+def test_a_pruned_checkpoint_is_no_teacher_of_its_own(request_: FinetuneRequest) -> None:
+    request = replace(request_, checkpoint=prune(Path("dense.pt"), 0.5, Selection()).run, distill=Distillation())
+    with pytest.raises(UsageError, match="--distill: dense-s50 is pruned already: name the dense checkpoint"):
+        search(request, parse_budget("1%"), Observer())
+    assert not Path("dense-s50-max-loss-1pct").exists()
 
 
 def test_a_task_without_labels_has_no_control(request_: FinetuneRequest) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from rnnprune.pruning.options import Block, PruningOptions, Timing
 from rnnprune.training.recipe import Recipe
 from rnnprune.workflows.budget import Budget
 from rnnprune.workflows.finetune_plan import FinetuneRequest
+from rnnprune.workflows.side_by_side import make_all
 from rnnprune.workflows.subject import TaskChoice
 from rnnprune.workflows.sweep import SweepRequest, sweep
 from rnnprune.workflows.sweep_grid import Grid, cells_of
@@ -154,6 +157,23 @@ def test_every_combination_is_a_cell_and_the_controls_come_first(request_: Sweep
 def test_a_grid_that_makes_no_sense_is_refused(wrong: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         replace(GRID, **wrong)
+
+
+@pytest.mark.slow
+def test_a_cell_that_somebody_else_stops_is_told_as_not_made(request_: SweepRequest) -> None:
+    write_task(pause=0.01)
+    run = Path("cell")
+
+    def stop_it() -> None:
+        while not (run / ".unfinished/metrics.jsonl").exists():
+            time.sleep(0.02)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    threading.Thread(target=stop_it, daemon=True).start()
+    failures = make_all({"cell": replace(request_.base, out=run, recipe=Recipe(100_000))}, 2, print)
+    assert not (run / "rnnprune.json").exists()
+    assert "its process ended with exit code 143; the same command goes on with it" in str(failures["cell"])
 
 
 @pytest.mark.torture
