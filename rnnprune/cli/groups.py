@@ -67,7 +67,9 @@ class TaskFlags:
     teacher: Annotated[Path | None, o.model("--teacher", "distill: dense checkpoint, if not CHECKPOINT.")] = None
     model: Annotated[str | None, o.model("--model", "distill: my_model.py:build.")] = None
     batch_size: Annotated[int | None, o.training("--batch-size", _SIZE, show_default="as in training")] = None
-    seq_len: Annotated[int | None, o.training("--seq-len", "Tokens per window, of lm.", show_default="likewise")] = None
+    seq_len: Annotated[
+        int | None, o.training("--seq-len", "Steps per window, of lm and distill.", show_default="likewise")
+    ] = None
     skip_bad: o.SkipBad = False
 
     def choice(self, *, distill: bool = False) -> TaskChoice:

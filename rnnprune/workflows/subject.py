@@ -130,6 +130,8 @@ def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
     if unlabelled.teacher is None and subject.is_pruned:
         raise UsageError(f"{subject.path} is pruned: name the dense checkpoint it came from with --teacher FILE")
     arrays = read_inputs(unlabelled.inputs)
+    if options.length is not None and (unlabelled.model or all(x.ndim != 2 for x in arrays.values())):
+        raise UsageError("--seq-len cuts one long recording [T, I] into windows; these inputs are examples: drop it")
     student = _student(subject, unlabelled.model, arrays, options.length_or(LENGTH))
     teacher = copy_of(student.module)
     dense = subject if unlabelled.teacher is None else open_subject(unlabelled.teacher)
@@ -202,23 +204,34 @@ def require_finite(weights: Iterable[tuple[str, Tensor]], path: Path) -> None:
 
 def _ways_on(subject: Subject, command: str) -> str:
     layers = "; ".join(f"{stack.prefix or 'at the top'}: {stack.label}" for stack in subject.stacks)
+    manifest = _manifest_of(subject)
+    own = manifest.get("task")
     lines = [
         f"{subject.checkpoint.path} does not say which task it was trained for, so there is no loss and no metric.",
         f"It holds {layers}." if layers else "No recurrent layer was recognised in it.",
-        f"  with unlabelled inputs:   rnnprune {command} {subject.path} --task distill --inputs FILE.npy",
-        f"  with a task of your own:  rnnprune {command} {subject.path} --task {_recorded_task(subject)}",
+        f"  with unlabelled inputs:   rnnprune {command} {subject.path} --task {DISTILL} {_unlabelled_flags(manifest)}",
+        f"  with a task of your own:  rnnprune {command} {subject.path} --task "
+        f"{printable(own) if isinstance(own, str) and own != DISTILL else 'my_task.py:make'}",
     ]
     if command == "finetune":
         lines.append(f"  without any data:         rnnprune prune {subject.path} --target 0.9")
     return "\n".join(lines)
 
 
-def _recorded_task(subject: Subject) -> str:
-    """The task that a run's manifest names: shown, never run unasked."""
+def _manifest_of(subject: Subject) -> dict[str, Any]:
+    """What a run says of itself: shown, never run unasked; {} where it says nothing."""
     try:
-        recorded = (
-            json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")).get("task") if subject.is_run else None
-        )
-    except (OSError, ValueError, AttributeError):
-        recorded = None
-    return printable(recorded) if isinstance(recorded, str) else "my_task.py:make"
+        found = json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")) if subject.is_run else {}
+    except (OSError, ValueError):
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def _unlabelled_flags(manifest: Mapping[str, Any]) -> str:
+    """What goes with `--task distill`, filled in where the run was made so."""
+    try:
+        told = manifest["settings"]["task"]["unlabelled"] | {"teacher": manifest["checkpoint"]["path"]}
+        flags = [f"--{name} {printable(told[name])}" for name in ("inputs", "model", "teacher") if told[name]]
+    except (KeyError, TypeError):
+        flags = []
+    return " ".join(flags) if manifest.get("task") == DISTILL and flags else "--inputs FILE.npy"

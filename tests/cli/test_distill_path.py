@@ -31,13 +31,16 @@ def build():
 def test_a_bare_state_dict_on_one_recording(rnnprune: Call) -> None:
     layer = nn.LSTM(6, 24, 2)
     torch.save(
-        {"net.rnn." + name: value for name, value in layer.state_dict().items()} | {"mean": torch.ones(4)}, "a.pt"
+        {"net.rnn." + name: value for name, value in layer.state_dict().items()}
+        | {"mean": torch.ones(4), "head.weight": torch.ones(3, 24)},
+        "a.pt",
     )
     np.save("frames.npy", np.random.default_rng(0).normal(size=(600, 6)))
     distill = ("--task", "distill", "--inputs", "frames.npy", "--seq-len", "20")
-    told = rnnprune(
-        "finetune", "a.pt", *distill, "--target", "0.5", "--steps", "60", "--batch-size", "8", "--json"
-    ).json
+    made = rnnprune("finetune", "a.pt", *distill, "--target", "0.5", "--steps", "60", "--batch-size", "8", "--json")
+    assert "head.weight: no input feeds it, so it stays as it is; --model" in made.err
+    assert "30 examples: 28 to train on, 1 for validation, 1 for the test" in made.err
+    told = made.json
     assert told["metric"]["name"] == "NRMSE"
     assert told["metric"]["dense"] == 0.0
     pruned = rnnprune("prune", "a.pt", "--target", "0.5", "--out", "once", "--json").json
@@ -50,6 +53,8 @@ def test_a_bare_state_dict_on_one_recording(rnnprune: Call) -> None:
     told = rnnprune("evaluate", "a-s50", *distill)
     assert told.code == 2
     assert "a-s50 is pruned: name the dense checkpoint it came from with --teacher FILE" in told.err
+    whole = "--task distill --inputs frames.npy --teacher a.pt"
+    assert f"with unlabelled inputs:   rnnprune evaluate a-s50 {whole}\n" in rnnprune("evaluate", "a-s50").err
 
 
 def test_a_built_in_model_needs_no_labels(rnnprune: Call, folder: Path) -> None:
@@ -97,10 +102,12 @@ def test_a_model_of_the_users_own_down_to_the_sparse_file(rnnprune: Call, folder
         (("--task", "distill"), "--task distill needs --inputs FILE"),
         (("--inputs", "x.npy"), "--inputs, --teacher and --model belong to --task distill"),
         (("--task", "distill", "--inputs", "x.npy", "--model", "none.py:f"), "there is no file none.py"),
+        (("--task", "distill", "--inputs", "xs.npy", "--seq-len", "3"), "these inputs are examples: drop it"),
     ],
 )
 def test_flags_that_do_not_go_together(rnnprune: Call, folder: Path, args: tuple[str, ...], message: str) -> None:
     np.save(folder / "x.npy", np.ones((9, 3)))
+    np.save(folder / "xs.npy", np.ones((9, 4, 3)))
     torch.save(nn.LSTM(3, 5).state_dict(), "a.pt")
     told = rnnprune("finetune", "a.pt", *args)
     assert told.code == 2

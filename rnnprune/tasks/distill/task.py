@@ -30,11 +30,15 @@ Run = Callable[[nn.Module, Inputs], list[Tensor]]
 
 @dataclass(frozen=True)
 class Student:
-    """What learns: an untrained module, its inputs (examples along the first axis), and how it is run on them."""
+    """What learns: an untrained module, its inputs (examples along the first axis), and how it is run on them.
+
+    unfed: matrices that have no part in it.
+    """
 
     module: nn.Module
     inputs: Inputs
     run: Run
+    unfed: Sequence[str] = ()
 
 
 class DistillTask:
@@ -55,6 +59,10 @@ class DistillTask:
             raise InputRefused(f"--inputs: {counts} examples; expected equally many in every array, and at least 3")
         test, validation = max(1, examples * 5 // 100), max(1, examples * 5 // 100)
         train = examples - validation - test
+        split = f"{examples} examples: {train} to train on, {validation} for validation, {test} for the test"
+        left = ", ".join(student.unfed)
+        unfed = f"{left}: no input feeds it, so it stays as it is; --model my_model.py:build takes the whole model"
+        self.notes = (unfed, split) if left else (split,)
         self.ranges: Mapping[str, range] = {
             "train": range(train),
             "validation": range(train, train + validation),
@@ -157,13 +165,19 @@ def stacks_student(
         raise UsageError(f"--inputs: expected arrays named {sizes}; found {found}")
     for prefix, x in arrays.items():
         if x.ndim not in (2, 3) or x.shape[-1] != wanted[prefix].input_size or not x.is_floating_point():
-            raise UsageError(f"--inputs, {prefix!r}: {x.dtype} {list(x.shape)}; expected float arrays {sizes}")
+            name, size = f"--inputs, {prefix!r}" if prefix else "--inputs", wanted[prefix].input_size
+            raise UsageError(
+                f"{name}: {str(x.dtype).removeprefix('torch.')} {list(x.shape)}; its layer takes floats [N, T, {size}] "
+                f"or one recording [T, {size}]: convert them, or name the checkpoint that they belong to"
+            )
     windows = {prefix: x if x.ndim == 3 else _windows(x, prefix, length) for prefix, x in arrays.items()}
 
     def run(model: nn.Module, inputs: Inputs) -> list[Tensor]:
         return [run_stack(model.get_submodule(p), x, is_cell=wanted[p].is_cell) for p, x in inputs.items()]
 
-    return Student(module, windows, run)
+    fed = {name for stack in stacks for name in stack.parameter_shapes()}
+    unfed = [name for name, tensor in module.state_dict().items() if tensor.ndim == 2 and name not in fed]
+    return Student(module, windows, run, unfed)
 
 
 def _windows(recording: Tensor, prefix: str, length: int) -> Tensor:
@@ -184,8 +198,12 @@ def model_student(module: nn.Module, arrays: Inputs) -> Student:
         try:
             outputs = model(**inputs) if by_name else model(inputs[ONLY])
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
-            shapes = {name: list(x.shape) for name, x in inputs.items()}
-            raise UsageError(f"--inputs: the model cannot be run on {shapes}: {error}") from error
+            told = ", ".join(
+                f"{x.dtype} {list(x.shape)} {name}".removeprefix("torch.").strip() for name, x in inputs.items()
+            )
+            raise UsageError(
+                f"--inputs: the model cannot be run on {told}: {error}; write what its forward takes"
+            ) from error
         return _floats(outputs)
 
     return Student(module, arrays, run)
