@@ -183,8 +183,9 @@ def _draw_gaps(figure: Any) -> None:
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0], tasks, strict=True):
         bars = gaps(task)
         at = range(len(bars), 0, -1)
-        errors = [bar.deviation or 0.0 for bar in bars]
-        axes.barh(at, [bar.percent for bar in bars], xerr=errors, color=[LIGHT] * 3 + [SPARSE] * 9, ecolor=GREY)
+        errors, best = [bar.deviation or 0.0 for bar in bars], min(bar.percent for bar in bars)
+        colours = [SPARSE if bar.percent == best else LIGHT for bar in bars]
+        axes.barh(at, [bar.percent for bar in bars], xerr=errors, color=colours, ecolor=GREY)
         axes.set_yticks(at, [bar.label for bar in bars])
         axes.axvline(0, color=GREY, linewidth=1)
         axes.set_xlabel("% worse than dense")
