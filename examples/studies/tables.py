@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from examples.studies import choice
 from examples.studies.answers import ANSWERS
 from examples.studies.cells import ORDER, RATES, STUDIES, Cell
-from examples.studies.raw import told_commands
+from examples.studies.raw import read, told_commands
 from examples.studies.rows import NOT_RUN, Row, Rows, control_of, perplexity, relative, rows, shown
 from examples.studies.runs import run_of
 from examples.studies.tasks import TASKS
@@ -139,14 +139,17 @@ def _hours(study: str) -> str:
 
 
 def _commands(study: str) -> list[str]:
-    """One of every variant: seed 0 of its first task."""
+    """One of every variant that was run: seed 0 of its first task."""
     lines = ["The commands, of seed 0; those of every run stand in its raw file:", ""]
     for name, variant in STUDIES[study].items():
         cell = Cell(study, variant.tasks[0], name, 0)
-        words = told_commands(run_of(cell, choice.chosen(cell) or RATES[1]))[0]
+        rate = choice.chosen(cell)
+        if rate is None or read(run_of(cell, rate)) is None:
+            continue
+        words = told_commands(run_of(cell, rate))[0]
         short = words.partition(" --threads")[0].replace(".cache/studies/", "").replace("/ckpt.pt", ".pt")
         lines.append(f"    {short}")
-    return [*lines, ""]
+    return [*lines, ""] if len(lines) > 2 else []
 
 
 def _count(number: float | None) -> str:
