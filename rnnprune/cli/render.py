@@ -144,6 +144,8 @@ def _(result: Exported) -> None:
         f"{result.path}: {human_bytes(result.bytes)}, {share:.1%} of {human_bytes(result.dense_bytes)} dense fp32; "
         "read back and compared"
     )
+    if result.format != "dense" and not result.sparse:
+        print("no matrix in it has zeros enough to be stored sparse: prune it first", file=sys.stderr)
     if result.underflowed:
         print(f"{result.underflowed} values too small for {result.values} became zero", file=sys.stderr)
     if result.format == "bsr":

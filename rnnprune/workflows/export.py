@@ -38,7 +38,10 @@ class Blocked(NamedTuple):
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, its size, the size of the same tensors dense in float32, and what became of the values."""
+    """The file, its size, the size of the same tensors dense in float32, and what became of the values.
+
+    sparse: how many matrices are stored so.
+    """
 
     source: Path
     path: Path
@@ -48,6 +51,7 @@ class Exported:
     dense_bytes: int
     underflowed: int
     blocked: Blocked
+    sparse: int
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -103,6 +107,7 @@ def export(
         dense_bytes=sum(math.prod(tensor.shape) * 4 for tensor in source.stored.values()),
         underflowed=sum(each.underflowed for each in prepared.values()),
         blocked=blocked,
+        sparse=sum(each.layout.descriptor is not None for each in prepared.values()),
     )
 
 

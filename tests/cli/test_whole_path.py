@@ -148,6 +148,14 @@ def test_a_dense_export_is_the_model_again(rnnprune: Callable[..., Any], bare: P
         np.testing.assert_array_equal(found[name], array.astype(np.float16) if array.ndim == 2 else array)
 
 
+def test_an_export_of_what_was_never_pruned_says_so(rnnprune: Callable[..., Any], bare: Path) -> None:
+    told = rnnprune("export", bare)
+    assert told.code == 0
+    assert "no matrix in it has zeros enough to be stored sparse: prune it first" in told.err
+    assert rnnprune("prune", bare).code == 0
+    assert "prune it first" not in rnnprune("export").err
+
+
 def test_the_same_seed_gives_the_same_weights(rnnprune: Callable[..., Any], letters: Path, folder: Path) -> None:
     arguments = ("train", "lm", "--data", letters.name, *SMALL, *SIZES)
     for name, seed in (("a.pt", 1), ("b.pt", 1), ("c.pt", 2)):
