@@ -222,7 +222,7 @@ def _manifest_of(subject: Subject) -> dict[str, Any]:
     """What a run says of itself: shown, never run unasked; {} where it says nothing."""
     try:
         found = json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")) if subject.is_run else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = {}
     return found if isinstance(found, dict) else {}
 
