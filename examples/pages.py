@@ -104,7 +104,9 @@ def about_training(raw: Mapping[str, Any]) -> str:
     """Sizes, steps, minutes, machine: as far as they were written down."""
     dense, rows = raw.get("train"), raw["rows"]
     own = [f"{dense['parameters']:,} parameters", f"the dense model took {spent([dense])}"] if dense else []
-    pruned = [f"a seed with its control took {spent(rows)}"] if spent(rows) else []
+    pruned = (
+        [f"a seed{' with its control' * ('--control' in rows[0]['command'])} took {spent(rows)}"] if spent(rows) else []
+    )
     return f"- {'; '.join([*own, *pruned, *where(rows[0])])}."
 
 

@@ -50,7 +50,7 @@ def two_seeds():
         told = {"dense": 1.0, "dense_control": 2.0, "sparse": sparse, "file": sparse}
         return {
             "seed": seed,
-            "command": f"rnnprune finetune a.pt --seed {seed} " + "--long flag " * 8,
+            "command": f"rnnprune finetune a.pt --control --seed {seed} " + "--long flag " * 8,
             "figures": {label: {"DER": value} for label, value in told.items()},
             "engine": "native",
             "bytes": {"dense": 100_000, "sparse": 20_000 + 2000 * seed},
@@ -80,8 +80,8 @@ def test_what_is_told_of_two_seeds(pages, tmp_path):
         "- a seed with its control took 1,200 steps, 1 to 2 min; Z80, 1 cores, torch 2.13.0; 2026-11-22.",
         "",
         "```sh",
-        f"rnnprune finetune a.pt --seed 0{' --long flag' * 6} --long \\",
-        "    flag --long flag",
+        f"rnnprune finetune a.pt --control --seed 0{' --long flag' * 6} \\",
+        "    --long flag --long flag",
         "```",
         "<!-- end -->",
         "after",

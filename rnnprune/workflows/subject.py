@@ -130,24 +130,28 @@ def _distill_task(subject: Subject, choice: TaskChoice) -> Task:
     if unlabelled.teacher is None and subject.is_pruned:
         raise UsageError(f"{subject.path} is pruned: name the dense checkpoint it came from with --teacher FILE")
     arrays = read_inputs(unlabelled.inputs)
-    if options.length is not None and (unlabelled.model or all(x.ndim != 2 for x in arrays.values())):
-        raise UsageError("--seq-len cuts one long recording [T, I] into windows; these inputs are examples: drop it")
-    student = _student(subject, unlabelled.model, arrays, options.length_or(LENGTH))
+    student = _student(subject, unlabelled.model, arrays, options.length)
     teacher = copy_of(student.module)
     dense = subject if unlabelled.teacher is None else open_subject(unlabelled.teacher)
     fill_model(teacher, dense)
     return DistillTask(student, teacher, batch_size=options.batch_size_or(BATCH_SIZE))
 
 
-def _student(subject: Subject, model: str | None, arrays: dict[str, Tensor], length: int) -> Student:
+def _student(subject: Subject, model: str | None, arrays: dict[str, Tensor], length: int | None) -> Student:
+    spec = described_spec(subject.checkpoint.path, subject.task_metadata, subject.shapes) if model is None else None
+    is_whole = model is not None or spec is not None
+    if length is not None and (is_whole or all(x.ndim != 2 for x in arrays.values())):
+        raise UsageError("--seq-len cuts one long recording [T, I] into windows; these inputs are examples: drop it")
     if model is not None:
         return model_student(load_model_function(model), arrays)
-    if (spec := described_spec(subject.checkpoint.path, subject.task_metadata, subject.shapes)) is not None:
+    if spec is not None:
         return model_student(spec.build(), arrays)
     stacks = subject.stacks
     if not stacks:
         raise UsageError(f"no recurrent layer was recognised in {subject.path}; pass --model my_model.py:build")
-    return stacks_student(build_stacks(subject.checkpoint.state_dict(), stacks), stacks, arrays, length)
+    return stacks_student(
+        build_stacks(subject.checkpoint.state_dict(), stacks), stacks, arrays, LENGTH if length is None else length
+    )
 
 
 def notes_of(task: Task) -> tuple[str, ...]:

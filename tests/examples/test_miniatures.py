@@ -196,19 +196,6 @@ def test_a_third_partys_model_without_labels(whole_path, monkeypatch):
     assert "--control" not in raw["rows"][0]["command"]
 
 
-@pytest.mark.usefixtures("whole_path")
-def test_an_answer_is_kept_and_asked_for_once(monkeypatch):
-    """The form of the file is a contract: long trainings leave such files behind."""
-    kept, asked = importlib.import_module("examples.commands").kept, []
-    monkeypatch.setattr("examples.commands.ask", lambda *words, **_: asked.append(words) or {"told": len(asked)})
-    assert kept(Path("a.json"), "train", "lm", "--out", "a.pt") == {"told": 1}
-    stored = json.loads(Path("a.json").read_text(encoding="utf-8"))
-    assert stored == {"command": ["rnnprune", "train", "lm", "--out", "a.pt"], "answer": {"told": 1}}
-    assert kept(Path("a.json"), "train", "lm", "--out", "a.pt") == {"told": 1}
-    assert kept(Path("a.json"), "train", "lm", "--seed", "1", "--out", "a.pt") == {"told": 2}
-    assert len(asked) == 2
-
-
 def test_a_dense_model_that_was_removed_is_trained_again(whole_path, monkeypatch):
     asked = []
     monkeypatch.setattr("examples.commands.ask", lambda *words, **_: asked.append(words) or {"told": len(asked)})
@@ -216,14 +203,6 @@ def test_a_dense_model_that_was_removed_is_trained_again(whole_path, monkeypatch
     for trained, is_there in ((1, True), (1, False), (2, True)):
         assert whole_path.train(example, 0)["told"] == trained
         Path("x-0.pt").touch() if is_there else Path("x-0.pt").unlink()
-
-
-def test_a_command_that_fails_ends_the_example_with_its_exit_code(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        importlib.import_module("examples.commands").kept(Path("run.json"), "finetune", "--no-such-flag")
-    assert not list(tmp_path.iterdir())
 
 
 def test_speed_is_asked_only_of_examples_that_time_something(whole_path, monkeypatch, capsys):
