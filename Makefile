@@ -3,6 +3,7 @@
 # make lint    formatting, types, and who may import whom
 # make sanitize  the C code under ASan and UBSan, alone and with the Python tests; make sanitize-threads under TSan
 # make fuzz    five million changed files in the background; log in build/fuzz, goes on where it left off
+# make fuzz-guided  files that libFuzzer makes by what the last ones reached, until it is stopped; corpus in build/fuzz
 # make torture  runs that are killed, interrupted, starved of disk, spread over processes; prints its figures
 # make studies  the studies that are missing: hours; CELL=B/lm/hard25-fisher/0 for one
 # make bench   time a pruned LSTM with 1024 units, dense against sparse
@@ -14,7 +15,7 @@ READY := .venv/.ready
 INTERPRETER := .venv/.triton
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal  # one process a core; each test has one thread
 
-.PHONY: demo test test-fast torture lint studies bench sanitize sanitize-threads fuzz clean
+.PHONY: demo test test-fast torture lint studies bench sanitize sanitize-threads fuzz fuzz-guided clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -49,6 +50,10 @@ fuzz: $(READY)
 	mkdir -p build/fuzz
 	nohup $(BIN)/python -m tests.fuzz.run --count 5000000 --workers 2 --state build/fuzz/state.json \
 	    > build/fuzz/log 2>&1 & echo "at work as process $$!; see build/fuzz/log and build/fuzz/state.json"
+
+fuzz-guided: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.guided
 
 # The C files alone, beside loops in double precision.
 NATIVE := rnnprune/kernels/native
