@@ -19,7 +19,7 @@ from rnnprune.errors import UsageError
 from rnnprune.pruning.groups import MaskedWeight, group_weights
 from rnnprune.pruning.options import Block, ScheduleName, Selection, Timing
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Cubic, Cut, Gradual, Hard, Schedule, plan_schedule
+from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule, plan_schedule
 
 X = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0))
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0")
@@ -226,9 +226,8 @@ def test_trap_07_a_target_that_rounds_to_everything_is_refused(
     with pytest.raises(UsageError, match=text):
         Pruner(layer, optimizer, Hard(1), selection=Selection(block=Block(*block)))
     weight = MaskedWeight("weight", "linear", [layer.weight])  # a one-shot cut has no Pruner
-    (group,) = group_weights([weight], Selection(block=Block(*block)), {})
     with pytest.raises(UsageError, match=text):
-        group.cut(Cut(sparsity=0.9), 0.9, lambda member: member.weight.detach().abs())
+        group_weights([weight], Selection(block=Block(*block), scope="tensor"), {}, 0.9)
 
 
 @pytest.mark.parametrize("schedule", [Gradual(1, 5, 12, 1, 2.0), Cubic(1, 12, 1)])

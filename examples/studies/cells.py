@@ -2,7 +2,7 @@
 
 A cell is one study, task, variant and seed. It asks for runs: dense checkpoints and fine-tunings, each made once
 however many cells ask for it, since a run is known by its words alone. The learning rate of a variant is tuned with
-seed 0, by the validation split, over the same RATES for every one; the other seeds take the best. See choice.py.
+seed 0, by the validation split, from the same RATES on for every one; the other seeds take the best. See choice.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from examples.studies.tasks import TASKS
+from rnnprune.pruning.options import Scope
 
 RATES = ("0.001", "0.002", "0.004")
 SEEDS = (0, 1, 2)
@@ -67,9 +68,10 @@ METHODS: Mapping[str, tuple[str, str, str]] = {  # name -> schedule, more flags,
     "hard50": ("hard", "--start 0.5", "hard, at 50 %"),
     "oneshot": ("hard", "--start 0", "one-shot, at the first step"),
 }
+ALIKE = "--scope tensor"  # the default of magnitude
 B: Mapping[str, Variant] = {
-    f"{method}-{saliency}": Variant(f"{told}; {saliency}", pruned("0.9", schedule, saliency, more))
-    for saliency in ("magnitude", "fisher")
+    f"{method}-{saliency}": Variant(f"{told}; {saliency}", pruned("0.9", schedule, saliency, f"{more} {scope}".strip()))
+    for saliency, scope in (("magnitude", ""), ("fisher", ALIKE))
     for method, (schedule, more, told) in METHODS.items()
 }
 
@@ -130,8 +132,8 @@ E: Mapping[str, Variant] = {
     "end30": _timed("end 30 %, ramp 15 %", "--ramp 0.15 --end 0.3"),
     "end75": _timed("end 75 %, ramp 40 %", "--ramp 0.4 --end 0.75"),
     "end90": _timed("end 90 %, ramp 45 %", "--ramp 0.45 --end 0.9"),
-    "fisher": _timed("fisher, literal", "", "B/gradual-fisher", "fisher"),
-    "fisher-revive": _timed("fisher, revive", "--revive", "B/gradual-fisher", "fisher"),
+    "fisher": _timed("fisher, literal", ALIKE, "B/gradual-fisher", "fisher"),
+    "fisher-revive": _timed("fisher, revive", f"--revive {ALIKE}", "B/gradual-fisher", "fisher"),
 }
 
 
@@ -142,51 +144,47 @@ def _own(
     told: str,
     more: str = "",
     target: str = "0.9",
+    scope: Scope = "model",
     longer: int = 1,
-    saliency: str = "fisher",
-    tasks: tuple[str, ...] = BOTH,
+    tasks: tuple[str, ...] = G2P,
 ) -> Variant:
-    flags, rate = pruned(target, "cubic", saliency, more), f"B/cubic-{saliency}"
-    return Variant(told, flags, rate=rate, longer=longer, tasks=tasks)
+    flags = pruned(target, more=f"--scope {scope} {more}".strip())
+    return Variant(told, flags, rate="B/cubic-fisher", longer=longer, tasks=tasks)
 
 
 def _first(told: str, flags: str) -> Variant:
     return Variant(told, flags, rate="0.002", fresh=True, tasks=BOTH)
 
 
-ALL_OF_IT = "--scope model --distill"
 F: Mapping[str, Variant] = {
     "control": DENSE._replace(rate="A/dense", tasks=BOTH),
-    "s90": _own("90 %: cubic, fisher"),
-    "s95": _own("95 %: cubic, fisher", target="0.95"),
-    "magnitude": _own("90 %, magnitude", saliency="magnitude"),
-    "model": _own("90 %, zeros shared out over the model", "--scope model"),
-    "distill": _own("90 %, the dense model as teacher", "--distill"),
-    "all": _own("90 %, shared out, with teacher", ALL_OF_IT),
-    "all95": _own("95 %, shared out, with teacher", ALL_OF_IT, target="0.95"),
-    "initial": _first("90 %, pruned during the initial training", pruned("0.9")),
+    "s90": _own("90 %: cubic, fisher, shared out over the model", tasks=BOTH),
+    "s95": _own("95 %: likewise", target="0.95", tasks=BOTH),
+    "tensor": _own("90 %, every matrix alike", scope="tensor", tasks=BOTH),
+    "magnitude": Variant(
+        "90 %, every matrix alike, magnitude", pruned("0.9", saliency="magnitude"), rate="B/cubic-magnitude", tasks=BOTH
+    ),
+    "type": _own("90 %, over the layers of a type", scope="type"),
+    "gate": _own("90 %, every gate alike", scope="gate"),
+    "distill": _own("90 %, the dense model as teacher", "--distill", tasks=BOTH),
+    "tensor-distill": _own("90 %, every matrix alike, the dense model as teacher", "--distill", scope="tensor"),
+    "distill-large": _own("90 %, the large dense model as teacher", "--distill --teacher {large}", tasks=BOTH),
+    "initial": _first("90 %, pruned during the initial training", pruned("0.9", more="--scope model")),
     "initial-paper": _first("the same, gradual and magnitude: the paper", pruned("0.9", "gradual", "magnitude")),
-    "type": _own("90 %, over the layers of a type", "--scope type", tasks=G2P),
-    "gate": _own("90 %, every gate alike", "--scope gate", tasks=G2P),
-    "end75": _own("90 %, last cut at 75 %", "--end 0.75", tasks=G2P),
-    "end30": _own("90 %, last cut at 30 %", "--end 0.3", tasks=G2P),
-    "linear": _own("90 %, rate falls linearly", "--decay linear", tasks=G2P),
-    "constant": _own("90 %, rate stays", "--decay constant", tasks=G2P),
-    "diagonal": _own("90 %, recurrent diagonal kept", "--keep-diagonal", tasks=G2P),
+    "end75": _own("90 %, last cut at 75 %", "--end 0.75"),
+    "end30": _own("90 %, last cut at 30 %", "--end 0.3"),
+    "linear": _own("90 %, rate falls linearly", "--decay linear"),
+    "constant": _own("90 %, rate stays", "--decay constant"),
+    "diagonal": _own("90 %, recurrent diagonal kept", "--keep-diagonal"),
     "revive": Variant(
-        "90 %, gradual, revive; fisher",
-        pruned("0.9", "gradual", "fisher", "--revive"),
+        "90 %, every matrix alike, gradual, revive",
+        pruned("0.9", "gradual", more=f"--revive {ALIKE}"),
         rate="B/gradual-fisher",
         tasks=G2P,
     ),
-    "model95": _own("95 %, zeros shared out over the model", "--scope model", target="0.95", tasks=G2P),
-    "distill95": _own("95 %, the dense model as teacher", "--distill", target="0.95", tasks=G2P),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
-    "all4": _own("90 %, shared out, with teacher, four times the steps", ALL_OF_IT, longer=4),
-    "all95-4": _own(
-        "95 %, shared out, with teacher, four times the steps", ALL_OF_IT, target="0.95", longer=4, tasks=G2P
-    ),
-    "longer4": _own("90 %, four times the steps", longer=4, tasks=G2P),
+    "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH),
+    "longer4-95": _own("95 %, four times the steps", target="0.95", longer=4),
 }
 
 STUDIES: Mapping[str, Mapping[str, Variant]] = {"A": A, "B": B, "C": C, "D": D, "E": E, "F": F}

@@ -1,13 +1,21 @@
-"""Which learning rate a variant takes: the best of RATES on the validation split with seed 0, chosen by code alone."""
+"""Which learning rate a variant takes: the best on the validation split with seed 0, chosen by code alone.
+
+RATES are tried first; while the lowest or the highest is the best so far, or as good up to noise, half or twice of it is
+tried as well.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from examples.studies.cells import OWN, RATES, STUDIES, Cell
 from examples.studies.raw import Raw, read
 from examples.studies.runs import Run, Stored, run_of
+
+LOWEST, HIGHEST = 0.0001, 0.05  # where the search ends
+NOISE = 0.02  # two seeds of one row differ by as much
 
 
 def tuned_by(cell: Cell) -> Cell | None:
@@ -20,8 +28,32 @@ def tuned_by(cell: Cell) -> Cell | None:
 
 
 def tried(cell: Cell) -> dict[str, float | None]:
-    """Rate -> validation figure of a tuning cell, infinitely bad where it diverged; None where it was not run."""
-    return {rate: None if (raw := read(run_of(cell, rate))) is None else badness(raw) for rate in RATES}
+    """Rate -> validation figure of a tuning cell, infinitely bad where it diverged; None where it was not run.
+
+    In the order in which they are tried.
+    """
+    found = {rate: _figure(cell, rate) for rate in RATES}
+    while beyond := _beyond_the_best(found):
+        found[beyond] = _figure(cell, beyond)
+    return found
+
+
+def _beyond_the_best(found: Mapping[str, float | None]) -> str | None:
+    """The next rate to try; None while a figure is missing, and when those at both ends are worse than the best."""
+    figures = {rate: figure for rate, figure in found.items() if figure is not None}
+    if len(figures) < len(found):
+        return None
+    by_rate = sorted((float(rate), figure) for rate, figure in figures.items())
+    good = min(figures.values()) + NOISE * abs(min(figures.values()))
+    (lowest, at_lowest), (highest, at_highest) = by_rate[0], by_rate[-1]
+    beyond = [2 * highest] if at_highest <= good else []
+    beyond += [lowest / 2] if at_lowest <= good else []
+    return next((f"{rate:g}" for rate in beyond if LOWEST <= rate <= HIGHEST), None)
+
+
+def _figure(cell: Cell, rate: str) -> float | None:
+    raw = read(run_of(cell, rate))
+    return None if raw is None else badness(raw)
 
 
 def chosen(cell: Cell) -> str | None:
@@ -31,7 +63,7 @@ def chosen(cell: Cell) -> str | None:
         return cell.variant.rate
     found = tried(decides)
     known = {rate: figure for rate, figure in found.items() if figure is not None}
-    return min(known, key=known.__getitem__) if len(known) == len(RATES) else None
+    return min(known, key=known.__getitem__) if len(known) == len(found) else None
 
 
 def badness(raw: Raw) -> float:
@@ -64,7 +96,7 @@ def asked(cell: Cell) -> Asked:
     decides, rate = tuned_by(cell), chosen(cell)
     work: list[Run | Stored] = []
     if decides is not None and (rate is None or tunes(cell)):
-        work += [run_of(decides, each) for each in RATES]
+        work += [run_of(decides, each) for each in tried(decides)]
     if rate is not None and not tunes(cell):
         work.append(run_of(cell, rate))
     if rate is not None and cell.variant.forms:

@@ -30,11 +30,10 @@ LOOK = {
 GAPS = {
     "initial-paper": "the paper's way",
     "magnitude": "cubic, magnitude",
-    "s90": "cubic, fisher",
-    "model": "fisher, shared out",
-    "distill": "fisher, teacher",
-    "all": "fisher, shared out, teacher",
-    "all4": "the same, four times as long",
+    "tensor": "cubic, fisher",
+    "s90": "the same, shared out",
+    "distill-large": "shared out, large teacher",
+    "longer4": "shared out, four times as long",
 }
 
 

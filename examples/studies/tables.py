@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from examples.studies import choice
 from examples.studies.answers import ANSWERS
-from examples.studies.cells import ORDER, RATES, STUDIES, Cell
+from examples.studies.cells import ORDER, STUDIES, Cell
 from examples.studies.raw import read, told_commands
-from examples.studies.rows import NOT_RUN, Row, Rows, control_of, perplexity, relative, rows, shown
+from examples.studies.rows import Row, Rows, control_of, perplexity, relative, rows, shown
 from examples.studies.runs import run_of
 from examples.studies.tasks import TASKS
 
@@ -105,8 +105,8 @@ def _below(study: str) -> list[str]:
     tuned = [line for of, task in ORDER if of == study for line in _tuning(study, task)]
     lines = ["## How it was made", ""]
     if tuned:
-        columns = ("task", "tuned", *RATES, "taken")
-        lines += ["Validation figure of seed 0 at every rate that was tried:", "", table(columns, tuned), ""]
+        columns = ("task", "tuned", "validation figure at each rate", "taken")
+        lines += ["Validation figures of seed 0 at the rates that were tried:", "", table(columns, tuned), ""]
     lines += [_hours(study), "", *_commands(study)]
     return lines
 
@@ -117,12 +117,13 @@ def _tuning(study: str, task: str) -> list[list[str]]:
         cell = Cell(study, task, name, 0)
         if task not in variant.tasks or not choice.tunes(cell):
             continue
-        tried = choice.tried(cell)
-        cells = [
-            NOT_RUN if each is None else "diverged" if math.isinf(each) else f"{each:.4g}" for each in tried.values()
+        figures = {float(rate): figure for rate, figure in choice.tried(cell).items() if figure is not None}
+        told = [
+            f"{rate:g}: {'diverged' if math.isinf(figure) else f'{figure:.4g}'}"
+            for rate, figure in sorted(figures.items())
         ]
-        if set(cells) != {NOT_RUN}:
-            lines.append([task, variant.told, *cells, choice.chosen(cell) or ""])
+        if told:
+            lines.append([task, variant.told, ", ".join(told), choice.chosen(cell) or ""])
     return lines
 
 

@@ -13,7 +13,16 @@ import typer
 
 from rnnprune.cli import options as o
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import Block, BlockNorm, ScheduleName, Scope, Selection, Timing, require_read
+from rnnprune.pruning.options import (
+    Block,
+    BlockNorm,
+    ScheduleName,
+    Scope,
+    Selection,
+    Timing,
+    parse_target_of,
+    require_read,
+)
 from rnnprune.tasks.options import DistillLevel
 from rnnprune.training.options import Keeping, parse_save_every
 from rnnprune.training.recipe import Decay, Precision, Recipe
@@ -119,14 +128,21 @@ class SelectionFlags:
     """What is pruned, beside the blocks."""
 
     block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max"
-    scope: Annotated[Scope, o.pruning("--scope", "What reaches the target together.")] = "tensor"
+    scope: Annotated[
+        Scope | None,
+        o.pruning("--scope", "What reaches the target together.", show_default="model; under magnitude tensor"),
+    ] = None
     keep_diagonal: Annotated[bool, o.pruning("--keep-diagonal", "Never drop what feeds a unit back to itself.")] = False
     include: Annotated[list[str] | None, o.pruning("--include", "Also prune these: 'decoder.*'.")] = None
     exclude: Annotated[list[str] | None, o.pruning("--exclude", "Never prune these.")] = None
+    target_of: Annotated[
+        list[str] | None, o.pruning("--target-of", "A target of their own for these: 'output.*=0.8'.")
+    ] = None
 
     def build(self, block: Block) -> Selection:
         include, exclude = tuple(self.include or ()), tuple(self.exclude or ())
-        return Selection(block, self.block_norm, self.scope, include, exclude, self.keep_diagonal)
+        targets = parse_target_of(self.target_of or ())
+        return Selection(block, self.block_norm, self.scope, include, exclude, self.keep_diagonal, targets)
 
 
 @dataclass(frozen=True)

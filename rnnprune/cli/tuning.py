@@ -16,7 +16,7 @@ from rnnprune.tasks.options import DistillLevel
 from rnnprune.training.options import Keeping, parse_save_every
 
 _PRUNING = PruningOptions()
-TARGET = "Share of zeros in every pruned matrix."
+TARGET = "Share of zeros among the weights that are pruned."
 
 
 @app.command("finetune", context_settings=o.SETTINGS)

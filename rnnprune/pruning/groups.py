@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from rnnprune.pruning.masks import (
 from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm, Scope, Selection
 from rnnprune.pruning.saliency import magnitude
 from rnnprune.pruning.schedules import Cut
+from rnnprune.pruning.selection import require_match
 
 ScoreOf = Callable[["MaskedWeight"], Tensor]
 
@@ -127,9 +129,10 @@ class Part(NamedTuple):
 
 @dataclass
 class Group:
-    """Weights that are ranked against one another and reach the target together."""
+    """Weights that are ranked against one another and reach their target together."""
 
     name: str
+    target: float
     members: list[Part]
     block: Block
     block_norm: BlockNorm
@@ -143,9 +146,9 @@ class Group:
         ones = self.scores(lambda weight: torch.ones_like(weight.weight, dtype=torch.float32))
         self.protected = int(ones.isinf().sum())
 
-    def require_reachable(self, target: float) -> None:
+    def require_reachable(self) -> None:
         """Raise UsageError when the target would drop everything, or less than what was zero from the start."""
-        count, zero = self.count, self.dropped_at_start
+        count, zero, target = self.count, self.dropped_at_start, self.target
         first = self.members[0].weight.name
         names = ", ".join(dict.fromkeys(member.weight.name for member in self.members))
         if drop_count(target, count) == count:
@@ -185,20 +188,19 @@ class Group:
         self._refuse_nan(scores)
         return quantile(scores, max(0.0, min(share, highest)))
 
-    def cut(self, cut: Cut, target: float, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
+    def cut(self, cut: Cut, score_of: ScoreOf, *, revive: bool = False) -> GroupUpdate:
         """Make the cut; without `revive` what is dropped stays dropped. Among equal scores the larger |w| stays.
 
-        Raises Diverged when a score is NaN, UsageError when the target cannot be reached.
+        Raises Diverged when a score is NaN.
         """
-        self.require_reachable(target)
         was_kept, scores = self.kept(), self.scores(score_of)
         if not revive:
             scores = scores.masked_fill(~was_kept, -1.0)  # below every true score
         self._refuse_nan(scores)
 
         plain = None if cut.threshold is None else scores >= cut.threshold
-        guarded = plain is not None and int(plain.sum()) < self.count - drop_count(target, self.count)
-        exact = target if guarded and cut.sparsity is None else cut.sparsity
+        guarded = plain is not None and int(plain.sum()) < self.count - drop_count(self.target, self.count)
+        exact = self.target if guarded and cut.sparsity is None else cut.sparsity
         if exact is not None:
             kept = self._most_salient(scores, exact)
         elif plain is not None:
@@ -236,13 +238,20 @@ class Group:
         return [part.reshape(grid) for part, grid in zip(parts, grids, strict=True)]
 
 
-def group_weights(weights: Sequence[MaskedWeight], selection: Selection, shapes: Mapping[str, Shape]) -> list[Group]:
+def group_weights(
+    weights: Sequence[MaskedWeight], selection: Selection, shapes: Mapping[str, Shape], target: float
+) -> list[Group]:
     """One group per gate, tensor, or type of layer (recurrent with its inputs, linear), or one for the whole model.
 
+    What `selection.target_of` matches is a group of its own; all others reach `target`.
+
     A weight that is at least half zeros already starts with these dropped, so that a pruned model is pruned further.
-    shapes: of all parameters, pruned or not. Raises UsageError as `gates_of` does.
+    selection: with a scope. shapes: of all parameters, pruned or not. Raises UsageError as `gates_of` does, for a
+    target that cannot be reached, and for a pattern of `target_of` that matches nothing that is pruned.
     """
-    members: dict[str, list[Part]] = {}
+    assert selection.scope is not None
+    members: dict[tuple[str, float], list[Part]] = {}
+    names: set[str] = set()
     layers = find_stacks(shapes)
     for weight in weights:
         weight.start_from_zeros(selection.block)
@@ -252,9 +261,22 @@ def group_weights(weights: Sequence[MaskedWeight], selection: Selection, shapes:
             protected = recurrent_diagonal(rows, cols, weight.mask.device)
         named = gates_of(weight.name, weight.role, layers, selection.block) if selection.scope == "gate" else WHOLE
         for gate, rows_of_gate in named.items():
-            name = f"{_group_name(weight, selection.scope)}{gate}"
-            members.setdefault(name, []).append(Part(weight, rows_of_gate, protected))
-    return [Group(name, group, selection.block, selection.block_norm) for name, group in members.items()]
+            own = f"{weight.name}{gate}"
+            names |= {weight.name, own}
+            own_target = _own_target((weight.name, own), selection.target_of)
+            group = (own, own_target) if own_target else (f"{_group_name(weight, selection.scope)}{gate}", target)
+            members.setdefault(group, []).append(Part(weight, rows_of_gate, protected))
+    for pattern, _ in selection.target_of:
+        require_match("target-of", pattern, names)
+    groups = [Group(*key, parts, selection.block, selection.block_norm) for key, parts in members.items()]
+    for each in groups:
+        each.require_reachable()
+    return groups
+
+
+def _own_target(names: Sequence[str], target_of: Sequence[tuple[str, float]]) -> float | None:
+    matching = [target for pattern, target in target_of if any(fnmatchcase(name, pattern) for name in names)]
+    return matching[-1] if matching else None
 
 
 def _group_name(weight: MaskedWeight, scope: Scope) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from rnnprune.errors import UsageError
@@ -57,6 +57,9 @@ READ_BY: Mapping[ScheduleName, tuple[str, ...]] = {  # the settings of Timing th
     "hard": ("start",),
 }
 
+# A rise in loss means the same in every matrix, the size of a weight does not.
+SCOPE_OF: Mapping[SaliencyName, Scope] = {"fisher": "model", "magnitude": "tensor"}
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -64,23 +67,32 @@ class Selection:
 
     `block_norm` scores a block by its largest saliency or its L2 norm; `scope` is what shares a threshold and the
     target: each "gate" of a recurrent layer, each "tensor", each "type" of layer, or the whole "model", where saliency
-    alone shares the zeros out. Patterns are shell patterns such as `decoder.*`. `keep_diagonal`: what feeds a unit back
-    to itself is never dropped (Valin & Skoglund, LPCNet, ICASSP 2019).
+    alone shares the zeros out; None leaves it to the saliency, see SCOPE_OF. Patterns are shell patterns such as
+    `decoder.*`. `keep_diagonal`: what feeds a unit back to itself is never dropped (Valin & Skoglund, LPCNet, ICASSP
+    2019). `target_of`: pairs of a pattern and a target of its own for each tensor that it matches, or each gate
+    (`rnn.weight_hh_l0.g`) under scope "gate"; of several that match the last one holds.
     """
 
     block: Block = SINGLE_WEIGHT
     block_norm: BlockNorm = "max"
-    scope: Scope = "tensor"
+    scope: Scope | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     keep_diagonal: bool = False
+    target_of: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block", _as_block(self.block))
         require_one_of("block_norm", self.block_norm, BlockNorm)
-        require_one_of("scope", self.scope, Scope)
+        if self.scope is not None:
+            require_one_of("scope", self.scope, Scope)
         for flag in ("include", "exclude"):
             object.__setattr__(self, flag, _as_patterns(flag, getattr(self, flag)))
+        object.__setattr__(self, "target_of", _as_targets(self.target_of))
+
+    def under(self, saliency: SaliencyName) -> Selection:
+        """The same with the scope of that saliency, where none was chosen."""
+        return self if self.scope else replace(self, scope=SCOPE_OF[saliency])
 
 
 @dataclass(frozen=True)
@@ -98,11 +110,29 @@ class PruningOptions:
         require_one_of("schedule", self.schedule, ScheduleName)
         require_one_of("saliency", self.saliency, SaliencyName)
 
+    def settled(self) -> PruningOptions:
+        """The same with nothing left open."""
+        return replace(self, selection=self.selection.under(self.saliency))
 
-def require_target(target: float) -> None:
+
+def require_target(target: float, flag: str = "--target") -> None:
     """Raise UsageError unless 0 < target < 1."""
     if not 0.0 < target < 1.0:
-        raise UsageError(f"--target is the share of zeros, between 0 and 1 (0.9 keeps a tenth); found {target}")
+        raise UsageError(f"{flag} is the share of zeros, between 0 and 1 (0.9 keeps a tenth); found {target}")
+
+
+def parse_target_of(texts: Iterable[str]) -> tuple[tuple[str, float], ...]:
+    """`output.*=0.8` -> ("output.*", 0.8). Raises UsageError for anything else."""
+    found = []
+    for text in texts:
+        pattern, _, share = text.rpartition("=")
+        try:
+            found.append((pattern, float(share)))
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise UsageError(f"--target-of takes PATTERN=SHARE, such as 'output.*=0.8'; found {text!r}")
+    return tuple(found)
 
 
 def require_one_of(what: str, found: str, names: Any) -> None:
@@ -150,3 +180,12 @@ def _as_patterns(flag: str, patterns: Any) -> tuple[str, ...]:
     if wrong := [pattern for pattern in given if not isinstance(pattern, str)]:
         raise UsageError(f"{flag} takes patterns over the names of tensors, such as 'decoder.*'; found {wrong[0]!r}")
     return given
+
+
+def _as_targets(targets: Any) -> tuple[tuple[str, float], ...]:
+    pairs = tuple(targets)
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise UsageError(f"target_of takes pairs such as (('output.*', 0.8),); found {targets!r}")
+    for pattern, target in pairs:
+        require_target(target, f"--target-of {pattern}")
+    return tuple((pattern, float(target)) for pattern, target in pairs)

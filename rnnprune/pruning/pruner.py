@@ -55,7 +55,8 @@ class Pruner:
     model: any module; recurrent and linear weights are pruned, see `choices` for every tensor and its reason.
     optimizer: the one that trains it; only its real steps count, not those that mixed precision skips.
     schedule: see `plan_schedule`; steps are optimizer steps.
-    target: final share of zeros in every group, 0 < target < 1, reached exactly at `schedule.end_step`.
+    target: final share of zeros in every group of `selection.scope` that has none of its own, 0 < target < 1, reached
+    exactly at `schedule.end_step`.
     saliency: "magnitude", for any optimizer, or "fisher" with Adam and its kin, mostly the better one.
     selection: which weights, and in which blocks.
     share: among several processes, called with every mask update's masks and gives those that all of them shall use,
@@ -81,7 +82,7 @@ class Pruner:
     ) -> None:
         require_target(target)
         require_one_of("saliency", saliency, SaliencyName)
-        selection = selection or Selection()
+        selection = (selection or Selection()).under(saliency)
         self.schedule = schedule
         self.target = target
         self.step_count = 0
@@ -91,9 +92,7 @@ class Pruner:
         self._share = share
         self._weights, choices = masked_weights(model, optimizer, selection)
         self._places = places_of(model, self._weights)
-        self._groups = group_weights(self._weights, selection, shapes_of(model))
-        for group in self._groups:
-            group.require_reachable(target)
+        self._groups = group_weights(self._weights, selection, shapes_of(model), target)
         self.choices = with_zeros_told(choices, self._places)
         self._quantiles: dict[str, float] = {}
         self._optimizer_has_stepped = False
@@ -204,10 +203,10 @@ class Pruner:
 
     def _cut(self, group: Group, revive: bool) -> GroupUpdate:
         if group.name not in self._quantiles:
-            self._quantiles[group.name] = group.quantile(self._score, self.target)
-        cut = self.schedule.cut_at(self.step_count, self.target, self._quantiles[group.name])
+            self._quantiles[group.name] = group.quantile(self._score, group.target)
+        cut = self.schedule.cut_at(self.step_count, group.target, self._quantiles[group.name])
         assert cut is not None
-        return group.cut(cut, self.target, self._score, revive=revive)
+        return group.cut(cut, self._score, revive=revive)
 
     def _note_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # A fused optimizer under a GradScaler is called even for a step that it skips; the scaler tells it so here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -63,7 +63,7 @@ def choose(
     """
     for flag, patterns in (("include", include), ("exclude", exclude)):
         for pattern in patterns:
-            _require_match(flag, pattern, roles)
+            require_match(flag, pattern, roles)
     choices = [_choose_one(name, role, shapes[name], include, exclude) for name, role in roles.items()]
     if not any(choice.pruned for choice in choices):
         raise UsageError(
@@ -92,7 +92,8 @@ def _matching(name: str, patterns: Sequence[str]) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 
-def _require_match(flag: str, pattern: str, names: Mapping[str, Role]) -> None:
+def require_match(flag: str, pattern: str, names: Collection[str]) -> None:
+    """Raise UsageError when a pattern matches none of the names."""
     if any(fnmatchcase(name, pattern) for name in names):
         return
     close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names)[:3]

@@ -113,13 +113,14 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
             observer.note(text)
         figures = _train(plan, request, observer, began)
         metric, seconds = _metric(plan.task, figures), seconds_of_run(began, plan.saved)
+        settled = resolved(request, plan.task)
         schedule = {"name": request.pruning.schedule, **asdict(plan.schedule)}
-        pruning = UNPRUNED if request.dense else {**asdict(request.pruning), "schedule": schedule}
+        pruning = UNPRUNED if request.dense else {**asdict(settled.pruning), "schedule": schedule}
         story = Story(
             subject=plan.subject,
             task=request.task.spec or plan.subject.task_metadata["task"],
             pruning=pruning,
-            settings=asdict(resolved(request, plan.task)),
+            settings=asdict(settled),
             metric=asdict(metric),
             figures=figures,
             seconds=seconds,

@@ -154,7 +154,7 @@ def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> di
         "task": [request.task.spec, unlabelled.model, asdict(replace(request.task.options, data=None))],
         "inputs": None if unlabelled.inputs is None else sha256_of(unlabelled.inputs),
         "teacher": None if unlabelled.teacher is None else sha256_of(unlabelled.teacher),
-        "pruning": None if request.dense else asdict(request.pruning),
+        "pruning": None if request.dense else asdict(request.pruning.settled()),
         "distill": None if request.distill is None else request.distill.fingerprint(subject),
         "recipe": asdict(request.recipe),
         "control": request.control,
@@ -163,7 +163,9 @@ def fingerprint_of(request: FinetuneRequest, subject: Subject, task: Task) -> di
 
 
 def resolved(request: FinetuneRequest, task: Task) -> FinetuneRequest:
-    """The request with the sizes of batches that our own task took, where it left them open."""
+    """The request with the scope of its saliency and the sizes of batches that our own task took, where it left them
+    open."""
+    request = replace(request, pruning=request.pruning.settled())
     if request.task.spec not in (None, DISTILL):
         return request
     options = request.task.options

@@ -43,6 +43,7 @@ def prune(
 ) -> Pruned:
     """Drop the smallest weights of every recurrent and linear matrix and write a run folder."""
     require_target(target)
+    selection = selection.under("magnitude")
     began = time.perf_counter()
     subject = open_subject(checkpoint)
     shapes = subject.shapes
@@ -51,8 +52,8 @@ def prune(
     aliases = subject.checkpoint.aliases
     weights, choices = tie(tensors | {alias: tensors[name] for alias, name in aliases.items()}, choices)
     require_finite(((weight.name, weight.weight) for weight in weights), subject.checkpoint.path)
-    for group in group_weights(weights, selection, shapes):
-        group.cut(Cut(sparsity=target), target, lambda weight: magnitude(weight.weight, {}))
+    for group in group_weights(weights, selection, shapes, target):
+        group.cut(Cut(sparsity=group.target), lambda weight: magnitude(weight.weight, {}))
     for weight in weights:
         weight.apply_to(weight.weight)
 

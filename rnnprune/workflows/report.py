@@ -139,7 +139,8 @@ def _reasons(
         elif role in PRUNED_BY_DEFAULT and (tied := ties.get(name)):
             reasons[name] = (False, f"tied to {tied} ({roles[tied]}: not pruned by default)")
         elif role in PRUNED_BY_DEFAULT:
-            reasons[name] = (False, f"{role} weight, not pruned yet")
+            why = "not trained by the run, so left as it is" if recorded else "not pruned yet"
+            reasons[name] = (False, f"{role} weight, {why}")
         else:
             reasons[name] = (False, found.problems.get(name, f"{role}: not pruned by default"))
     return reasons

@@ -64,6 +64,10 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         ("prune", "bare.pt", "--exclude", "heads.*"),
         "--exclude 'heads.*' matches no tensor; did you mean head.",
     ),
+    "no share": (
+        ("prune", "bare.pt", "--target-of", "head.*=much"),
+        "--target-of takes PATTERN=SHARE, such as 'output.*=0.8'; found 'head.*=much'",
+    ),
     "everything excluded": (("prune", "bare.pt", "--exclude", "*"), "nothing to prune"),
     "a vector included": (("prune", "bare.pt", "--include", "head.bias"), "only matrices can be pruned"),
     "block": (("prune", "bare.pt", "--block", "16"), "--block takes ROWSxCOLUMNS, such as 16x1 or 8x4; found '16'"),

@@ -90,7 +90,7 @@ def test_from_a_text_to_a_sparse_file(
     text = (words if model.level == "word" else letters).name
     kind = ("--cell", model.cell, "--level", model.level, "--layers", model.layers)
     trained = rnnprune("train", "lm", "--data", text, "--out", "ckpt.pt", *kind, *SMALL, *SIZES, "--json").json
-    told = rnnprune("finetune", "ckpt.pt", "--target", "0.9", "--steps", "30", *SIZES)
+    told = rnnprune("finetune", "ckpt.pt", "--target", "0.9", "--scope", "tensor", "--steps", "30", *SIZES)
     assert told.code == 0, told.err
     run = folder / "ckpt-s90"
     manifest = json.loads((run / "rnnprune.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,36 @@ def test_a_runner_makes_every_rate_for_seed_0_and_the_best_of_them_for_the_other
 
 
 @pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(
+    ("best", "rates"),
+    [
+        (0.002, ["0.001", "0.002", "0.004"]),
+        (0.016, ["0.001", "0.002", "0.004", "0.008", "0.016", "0.032"]),
+        (0.0005, ["0.001", "0.002", "0.004", "0.0005", "0.00025"]),
+        (1e-9, ["0.001", "0.002", "0.004", "0.0005", "0.00025", "0.000125"]),
+    ],
+)
+def test_rates_are_tried_until_the_best_has_a_worse_one_on_either_side(best: float, rates: list[str]) -> None:
+    def rate(run: Run) -> str:
+        return run.flags.split("--lr ")[1].split()[0]
+
+    made = list(make_up(cells("B/g2p/hard25-fisher"), lambda run: abs(math.log(float(rate(run)) / best))))
+    first = [rate(run) for run in made if isinstance(run, Run) and run.dense.seed == 0]
+    assert first == rates
+    taken = {rate(run) for run in made if isinstance(run, Run) and run.dense.seed > 0}
+    assert taken == {min(rates, key=lambda each: abs(math.log(float(each) / best)))}
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_diverged_rate_is_never_taken_and_a_missing_one_leaves_the_choice_open() -> None:
-    first, second, third = (run_of(Cell("B", "lm", "cubic-fisher", 0), rate) for rate in RATES)
-    made_up(first, lambda _: 3.0)
-    made_up(second, lambda _: 4.0)
+    cell = Cell("B", "lm", "cubic-fisher", 0)
+    for rate, figure in {"0.0005": 3.5, "0.001": 3.0, "0.002": 4.0}.items():
+        made_up(run_of(cell, rate), lambda _, figure=figure: figure)
     assert choice.chosen(Cell("D", "lm", "single80-fisher", 2)) is None
-    raw.write(third, raw.diverged(5))
+    raw.write(run_of(cell, "0.004"), raw.diverged(5))
     assert choice.chosen(Cell("D", "lm", "single80-fisher", 2)) == "0.001"
-    assert "| lm | cubic, 5 to 50 %; fisher | 3 | 4 | diverged | 0.001 |" in tables.of_study("B")
+    told = "0.0005: 3.5, 0.001: 3, 0.002: 4, 0.004: diverged"
+    assert f"| lm | cubic, 5 to 50 %; fisher | {told} | 0.001 |" in tables.of_study("B")
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -143,7 +166,10 @@ def test_what_the_pictures_show() -> None:
             ("large, sparse", pytest.approx(15.0), pytest.approx(0.0)),
         ]
     }
-    assert pictures.gaps("g2p") == [("cubic, fisher", pytest.approx(10.0), pytest.approx(0.0))]
+    assert pictures.gaps("g2p") == [
+        ("cubic, fisher", pytest.approx(10.0), None),  # the one seed by which the rate is tuned
+        ("the same, shared out", pytest.approx(10.0), pytest.approx(0.0)),
+    ]
     slow, fast, poor = (pictures.Dot("", ms, figure, True) for ms, figure in ((3.0, 1.0), (1.0, 2.0), (2.0, 2.5)))
     assert pictures.best_of([slow, fast, poor]) == [fast, slow]
 

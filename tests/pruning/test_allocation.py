@@ -56,6 +56,19 @@ def test_gates_are_told_apart_by_the_layer_not_by_what_is_pruned_of_it(
     assert {name: [int(part.sum()) for part in mask.split(8)] for name, mask in masks.items()} == kept
 
 
+def test_a_gate_may_have_a_target_of_its_own() -> None:
+    """As LPCNet's gates have: Valin & Skoglund, ICASSP 2019."""
+    masks = pruned(nn.GRU(6, 8), Selection(scope="gate", target_of=(("weight_hh_l0.n", 0.5), ("*.z", 0.875))))
+    assert [int(part.sum()) for part in masks["weight_hh_l0"].split(8)] == [16, 8, 32]
+    assert [int(part.sum()) for part in masks["weight_ih_l0"].split(8)] == [12, 6, 12]
+
+
+def test_a_target_for_nothing_is_refused() -> None:
+    told = r"--target-of 'weight_hh_l0\.n' matches no tensor; did you mean weight_hh_l0"
+    with pytest.raises(UsageError, match=told):
+        pruned(nn.GRU(6, 8), Selection(target_of=(("weight_hh_l0.n", 0.5),)))
+
+
 def test_gates_that_cannot_be_told_apart_are_refused() -> None:
     model = torch.nn.utils.parametrizations.weight_norm(nn.LSTM(6, 8), "weight_hh_l0")
     with pytest.raises(UsageError, match=r"--scope gate: weight_ih_l0 .* weight_hh_l0 is missing.*--scope tensor"):

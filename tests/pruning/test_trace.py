@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnprune.errors import Diverged
-from rnnprune.pruning.options import Block, Selection, Timing
+from rnnprune.pruning.options import Block, SaliencyName, Selection, Timing
 from rnnprune.pruning.pruner import Pruner, PruningUpdate
 from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule, plan_schedule
 
@@ -262,6 +262,25 @@ def test_a_scope_ranks_its_members_together(scope: str, groups: dict[str, list[s
         found = np.concatenate([moment.masks[member].ravel() for member in members])
         np.testing.assert_array_equal(found, expected)
         assert pruner.quantiles[name] == np.sort(scores)[round(0.9 * scores.size)]
+
+
+def test_what_has_a_target_of_its_own_reaches_it_and_the_others_theirs() -> None:
+    selection = Selection(scope="model", target_of=(("rnn.*", 0.5), ("*.weight_hh_l0", 0.75)))
+    model, optimizer, pruner = start(Gradual(1, 3, 9, 1), selection=selection)
+    *_, moment = run(model, optimizer, pruner, 9)
+    assert moment.update is not None
+    assert set(moment.update.groups) == {"rnn.weight_ih_l0", "rnn.weight_hh_l0", "model"}
+    for name, target in {"rnn.weight_ih_l0": 0.5, "rnn.weight_hh_l0": 0.75, "head.weight": 0.9}.items():
+        assert (~moment.masks[name]).sum() == round(target * moment.masks[name].size)
+
+
+@pytest.mark.parametrize(("saliency", "groups"), [("fisher", {"model"}), ("magnitude", set(PRUNED))])
+def test_without_a_scope_the_saliency_decides(saliency: SaliencyName, groups: set[str]) -> None:
+    """fisher estimates a rise in loss, which can be compared between matrices; the size of a weight cannot."""
+    model, optimizer, pruner = start(Hard(3), saliency=saliency, selection=Selection())
+    *_, moment = run(model, optimizer, pruner, 3)
+    assert moment.update is not None
+    assert set(moment.update.groups) == groups
 
 
 @pytest.mark.parametrize("norm", ["max", "l2"])

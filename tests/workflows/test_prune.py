@@ -48,3 +48,11 @@ def test_nothing_is_written_where_nothing_is_left_to_prune(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"nothing left to prune \(.*output.weight: tied to embedding.weight"):
         prune(tmp_path / "tied.pt", 0.9, Selection(exclude=("rnn*",)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_matrix_may_have_a_target_of_its_own_and_the_manifest_tells_it(tmp_path: Path) -> None:
+    torch.save(nn.LSTM(5, 8).state_dict(), tmp_path / "dense.pt")
+    done = prune(tmp_path / "dense.pt", 0.9, Selection(target_of=(("weight_hh*", 0.5),)), tmp_path / "run")
+    assert done.per_tensor == {"weight_ih_l0": 0.9, "weight_hh_l0": 0.5}
+    selection = json.loads((tmp_path / "run/rnnprune.json").read_text())["pruning"]["selection"]
+    assert (selection["scope"], selection["target_of"]) == ("tensor", [["weight_hh*", 0.5]])

@@ -22,6 +22,7 @@ from rnnprune.workflows.train import train_task
 STEPS = 40
 SIZES = {"hidden": 16, "embedding": 8}
 PRUNED = {"rnn.weight_ih_l0": (48, 8), "rnn.weight_hh_l0": (48, 16), "output.weight": (11, 16)}
+COUNT = sum(rows * cols for rows, cols in PRUNED.values())
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,9 @@ def test_the_model_loads_strictly_with_plain_safetensors_and_torch(result: Finet
     tensors = safetensors.torch.load_file(result.run / "model.safetensors")
     model.load_state_dict(tensors, strict=True)
     for name, shape in PRUNED.items():
-        n = shape[0] * shape[1]
         assert tensors[name].shape == shape
-        assert int((tensors[name] != 0).sum()) == n - round(0.8 * n)
-        assert result.per_tensor[name] == round(0.8 * n) / n
+        assert result.per_tensor[name] == float((tensors[name] == 0).double().mean())
+    assert sum(int((tensors[name] == 0).sum()) for name in PRUNED) == round(0.8 * COUNT)
     for name in tensors.keys() - PRUNED.keys():
         assert bool(tensors[name].any())
 
@@ -74,9 +74,8 @@ def test_the_manifest_names_the_files_by_their_sha256(result: FinetuneResult) ->
     options = manifest["settings"]["task"]["options"]
     assert (options["batch_size"], options["length"]) == (9, 20), "as asked for, and as in training"
     assert manifest["sparsity"]["per_tensor"] == result.per_tensor
-    sizes = {name: rows * cols for name, (rows, cols) in PRUNED.items()}
-    zeros = sum(round(0.8 * n) for n in sizes.values())
-    assert manifest["sparsity"]["achieved"] == pytest.approx(zeros / sum(sizes.values()), abs=1e-12)
+    assert manifest["sparsity"]["achieved"] == pytest.approx(round(0.8 * COUNT) / COUNT, abs=1e-12)
+    assert manifest["pruning"]["selection"]["scope"] == manifest["settings"]["pruning"]["selection"]["scope"] == "model"
     assert manifest["versions"]["torch"] == torch.__version__
     assert set(manifest["figures"]) == {"dense", "dense_control", "sparse"}
     assert manifest["figures"]["sparse"]["test"]["bpc"] == manifest["metric"]["sparse"] == result.metric.sparse
@@ -93,7 +92,7 @@ def test_the_curve_holds_both_phases_step_by_step(result: FinetuneResult) -> Non
     assert sparsities == sorted(sparsities)
     assert sparsities[-1] == result.achieved
     updates = [line for line in lines if "groups" in line]
-    assert set(updates[-1]["groups"]) == set(PRUNED)
+    assert set(updates[-1]["groups"]) == {"model"}
     first = [next(line["loss"] for line in lines if line["phase"] == phase) for phase in ("control", "pruning")]
     assert first[0] == first[1], "both start from the same weights and see the same batches"
 
