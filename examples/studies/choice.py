@@ -1,7 +1,7 @@
 """Which learning rate a variant takes: the best on the validation split with seed 0, chosen by code alone.
 
-RATES are tried first; while the lowest or the highest is the best so far, or as good up to noise, half or twice of it is
-tried as well.
+RATES are tried first; while the lowest or the highest of them is the best so far, or as good up to noise, half or twice
+of it is tried as well.
 """
 
 from __future__ import annotations
