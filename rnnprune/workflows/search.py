@@ -22,7 +22,7 @@ from rnnprune.pruning.selection import Choice
 from rnnprune.tasks.options import Split
 from rnnprune.workflows.budget import Budget
 from rnnprune.workflows.finetune import FinetuneResult, Metric, Observer
-from rnnprune.workflows.finetune_plan import FinetuneRequest, check, stem_of
+from rnnprune.workflows.finetune_plan import FinetuneRequest, check, resolved, stem_of
 from rnnprune.workflows.made_run import Manifest, make_run, read_run
 from rnnprune.workflows.run_output import Story, write_tensors
 from rnnprune.workflows.subject import DISTILL, find_task, open_subject
@@ -116,10 +116,9 @@ class _Staircase:
                 failed = sparsity
                 break
             good = tried
-        if good is None:
-            return self._try(LOWEST, None)
+        good = good or self._try(LOWEST, None)
         for _ in range(HALVINGS):
-            if failed is None:
+            if good is None or failed is None:
                 break
             between = round(1.0 - math.sqrt((1.0 - good.sparsity) * (1.0 - failed)), 4)
             tried = self._try(between, good)
@@ -217,7 +216,7 @@ def _publish(out: Path, stage: Path, staircase: _Staircase, good: _Stage) -> Fou
         subject=open_subject(request.checkpoint),
         task=good.made["task"],
         pruning={**good.made["pruning"], "search": told(staircase.budget, tries)},
-        settings={**asdict(request), "max_loss": str(staircase.budget)},
+        settings={**asdict(resolved(request, task)), "max_loss": str(staircase.budget)},
         metric=asdict(metric),
         figures=figures,
         seconds=seconds,
