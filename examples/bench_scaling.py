@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from rnnprune import Pruner, plan_schedule
+from rnnprune import Pruner, Selection, plan_schedule
 from rnnprune.training.loop import StepRecord, build_optimizer, train
 from rnnprune.training.recipe import Recipe
 from rnnprune.training.workers import ALONE, Workers, joined_workers
@@ -54,7 +54,8 @@ def training(task: Echo, steps: int, workers: Workers) -> Iterator[StepRecord]:
     model, recipe = task.build_model(), Recipe(steps)
     optimizer = build_optimizer(model, recipe)
     schedule = plan_schedule("cubic", steps)
-    pruner = Pruner(model, optimizer, schedule, target=0.9, saliency="fisher", share=workers.share)
+    alike = Selection(scope="tensor")
+    pruner = Pruner(model, optimizer, schedule, target=0.9, saliency="fisher", selection=alike, share=workers.share)
     return train(model, task, recipe, optimizer, steps, pruner, workers=workers)
 
 

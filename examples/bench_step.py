@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rnnprune import Cubic, Pruner
+from rnnprune import Cubic, Pruner, Selection
 
 sys.path.insert(0, str(Path(__file__).parent / "g2p_en"))
 from g2p_task import Speller
@@ -46,7 +46,8 @@ def step_of(
     model, loss = make()
     optimizer = torch.optim.Adam(model.parameters())
     schedule = Cubic(rounds // 4, 3 * rounds // 4, frequency=5)
-    pruner = Pruner(model, optimizer, schedule, target=0.9, saliency="fisher") if prune else None
+    alike = Selection(scope="tensor")
+    pruner = Pruner(model, optimizer, schedule, target=0.9, saliency="fisher", selection=alike) if prune else None
 
     def step() -> bool:
         optimizer.zero_grad()

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.groups import MaskedWeight, group_weights
+from rnnprune.pruning.groups import group_weights
+from rnnprune.pruning.masked_weight import MaskedWeight
 from rnnprune.pruning.options import Block, ScheduleName, Selection, Timing
 from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule, plan_schedule
@@ -212,7 +213,7 @@ def test_trap_07_the_edges_of_top_k(values: Tensor, kept: list[bool]) -> None:
         (
             (4, 1),
             (1, 1),
-            r"^weight: a target of 0.9 rounds to all 4 of the weights, .*; choose a lower --target, or --ex",
+            r"^weight: a target of 0.9 rounds to all 4 of the weights, .*; choose a lower target, or --ex",
         ),
         ((1, 1), (1, 1), "rounds to all 1 of the weights"),
         ((100, 100), (64, 64), "all 4 of the 64x64 blocks, .*; choose a smaller --block, .* or --exclude weight$"),

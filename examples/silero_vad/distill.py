@@ -34,7 +34,7 @@ EXAMPLES = {
         run=".cache/silero_vad/distilled-s90",
         prepare=prepare,
         unlabelled=f"--task distill --inputs {INPUTS} --model examples/silero_vad/vad_task.py:Detector",
-        recipe="--steps 400 --lr 0.001 --end 0.4 --frequency 10 --batch-size 16 --threads 1",
+        recipe="--scope tensor --steps 400 --lr 0.001 --end 0.4 --frequency 10 --batch-size 16 --threads 1",
     )
 }
 

@@ -28,7 +28,7 @@ EXAMPLES = {
         run=".cache/silero_vad/vad-s90",
         spec="examples/silero_vad/vad_task.py:make",
         prepare=prepare,
-        recipe="--steps 200 --lr 0.001 --control-lr 0.0001 --threads 1 --end 0.4 --frequency 10",
+        recipe="--scope tensor --steps 200 --lr 0.001 --control-lr 0.0001 --threads 1 --end 0.4 --frequency 10",
     )
 }
 

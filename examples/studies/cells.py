@@ -90,10 +90,14 @@ C: Mapping[str, Variant] = {
 }
 
 
+SHARED = {"fisher": "--scope model", "magnitude": ""}  # the defaults, by the words of study F
+
+
 def _singles() -> Iterator[tuple[str, Variant]]:
     for saliency in ("fisher", "magnitude"):
         for percent in (80, 90, 95):
-            flags, rate = pruned(f"{percent / 100:g}", "cubic", saliency), f"B/cubic-{saliency}"
+            flags = pruned(f"{percent / 100:g}", "cubic", saliency, SHARED[saliency])
+            rate = f"B/cubic-{saliency}"
             told = f"single weights, {percent} %; {saliency}"
             yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS)
 
@@ -102,7 +106,7 @@ def _blocks() -> Iterator[tuple[str, Variant]]:
     for saliency in ("fisher", "magnitude"):
         for block in ("4x1", "8x1", "16x1", "8x4"):
             for percent in (80, 90):
-                flags = pruned(f"{percent / 100:g}", "cubic", saliency, f"--block {block}")
+                flags = pruned(f"{percent / 100:g}", "cubic", saliency, f"{SHARED[saliency]} --block {block}".strip())
                 told, rate = f"blocks {block}, {percent} %; {saliency}", f"B/cubic-{saliency}"
                 tasks = tuple(TASKS) if saliency == "fisher" else ("g2p", "lm")
                 variant = Variant(told, flags, rate=rate, forms=BLOCK_FORMS, tasks=tasks)

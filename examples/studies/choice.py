@@ -46,7 +46,7 @@ def _beyond_the_best(found: Mapping[str, float | None]) -> str | None:
     by_rate = sorted((float(rate), figure) for rate, figure in figures.items())
     good = min(figures.values()) + NOISE * abs(min(figures.values()))
     (lowest, at_lowest), (highest, at_highest) = by_rate[0], by_rate[-1]
-    beyond = [2 * highest] if at_highest <= good else []
+    beyond = [2 * highest] if at_highest <= good and math.isfinite(at_highest) else []
     beyond += [lowest / 2] if at_lowest <= good else []
     return next((f"{rate:g}" for rate in beyond if LOWEST <= rate <= HIGHEST), None)
 

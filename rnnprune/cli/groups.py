@@ -130,7 +130,7 @@ class SelectionFlags:
     block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max"
     scope: Annotated[
         Scope | None,
-        o.pruning("--scope", "What reaches the target together.", show_default="model; under magnitude tensor"),
+        o.pruning("--scope", "What reaches the target together.", show_default="fisher: model, magnitude: tensor"),
     ] = None
     keep_diagonal: Annotated[bool, o.pruning("--keep-diagonal", "Never drop what feeds a unit back to itself.")] = False
     include: Annotated[list[str] | None, o.pruning("--include", "Also prune these: 'decoder.*'.")] = None

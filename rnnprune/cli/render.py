@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -110,8 +110,18 @@ def _(result: FinetuneResult) -> None:
     if result.per_tensor:
         table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
     console().print(table)
+    _tell_shares(result.per_tensor)
     more = f"; next: rnnprune export {result.run} --format csr" if result.per_tensor else ""
     print(f"{result.run}: {result.steps} steps in {result.seconds:.0f} s{more}")
+
+
+def _tell_shares(per_tensor: Mapping[str, float]) -> None:
+    """Where the zeros are, and of which matrix nothing is left."""
+    if len(set(per_tensor.values())) > 1:
+        ends = (extreme(per_tensor, key=per_tensor.__getitem__) for extreme in (min, max))
+        print("zeros: " + " to ".join(f"{per_tensor[name]:.1%} of {printable(name)}" for name in ends))
+    for name in (name for name, sparsity in per_tensor.items() if sparsity == 1.0):
+        print(f"{printable(name)}: nothing is left of it; --target-of '{name}=0.9' keeps a tenth", file=sys.stderr)
 
 
 @_print.register

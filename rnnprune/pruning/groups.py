@@ -1,8 +1,8 @@
-"""Masked weights, and the groups that share one target: the arithmetic between a cut and the masks."""
+"""The groups of weights that share one target: the arithmetic between a cut and the masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rnnprune.architecture import Role, Shape, find_stacks
+from rnnprune.architecture import Shape, find_stacks
 from rnnprune.errors import UsageError
 from rnnprune.pruning.gates import WHOLE, gates_of
+from rnnprune.pruning.masked_weight import MaskedWeight, start_from_zeros
 from rnnprune.pruning.masks import (
     block_scores,
     drop_count,
@@ -27,71 +28,9 @@ from rnnprune.pruning.saliency import magnitude
 from rnnprune.pruning.schedules import Cut
 from rnnprune.pruning.selection import require_match
 
-ScoreOf = Callable[["MaskedWeight"], Tensor]
+ScoreOf = Callable[[MaskedWeight], Tensor]
 
-SPARSE_ALREADY = 0.5  # from this share of exact zeros on a weight counts as pruned before
 SURPLUS = 0.005  # share of weights that may be zero beyond the target: a few kept ones may have become zero by chance
-
-_BITS_OF_ITEMSIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class MaskedWeight:
-    """One storage with its mask, and every tensor that views it whole (tied weights share one mask).
-
-    name, role: of the first tensor. tensors: [rows, cols] each. mask: bool [rows, cols], True = keep.
-    """
-
-    def __init__(self, name: str, role: Role, tensors: Sequence[Tensor]) -> None:
-        self.name, self.role, self.tensors = name, role, tuple(tensors)
-        self.mask = torch.ones_like(tensors[0], dtype=torch.bool)
-
-    @property
-    def weight(self) -> Tensor:
-        """The tensor whose values are masked."""
-        return self.tensors[0]
-
-    @property
-    def mask(self) -> Tensor:
-        """True = keep."""
-        return self._mask
-
-    @mask.setter
-    def mask(self, mask: Tensor) -> None:
-        self._mask = mask
-        self._made_for = (self.weight.dtype, mask.device, mask.shape)
-        # All ones or all zeros, as wide as a weight: a bitwise AND is several times faster than masked_fill.
-        self._bits = mask.to(_BITS_OF_ITEMSIZE[self.weight.element_size()]).neg_()
-
-    @torch.no_grad()
-    def apply_to(self, tensor: Tensor) -> None:
-        """Zero what is dropped, in place: exactly +0.0, whatever stood there, NaN included."""
-        if tensor.itemsize == self._bits.itemsize:
-            tensor.view(self._bits.dtype).bitwise_and_(self._bits)
-        else:
-            tensor.masked_fill_(~self._mask, 0.0)
-
-    def require_fit(self, tensor: Tensor) -> None:
-        """Raise UsageError when the weight was moved or converted since its mask was made."""
-        found = (tensor.dtype, tensor.device, tensor.shape)
-        if found != self._made_for:
-            raise UsageError(
-                f"{self.name} is now {_kind(*found)}, and was {_kind(*self._made_for)} when its Pruner was built; "
-                "build the Pruner after moving or converting the model"
-            )
-
-    def start_from_zeros(self, block: Block) -> None:
-        """Drop what is zero already, if that is half of the weight or more (all of it is an initial value).
-
-        A block is kept when any of its weights is not zero.
-        """
-        nonzero = self.weight.detach() != 0
-        if SPARSE_ALREADY <= 1.0 - int(nonzero.sum()) / nonzero.numel() < 1.0:
-            rows, cols = nonzero.shape
-            self.mask = expand_blocks(block_scores(nonzero.float(), block) > 0, block, (rows, cols))
-
-
-def _kind(dtype: torch.dtype, device: torch.device, shape: torch.Size) -> str:
-    return f"{dtype} {list(shape)} on {device}"
 
 
 class GroupUpdate(NamedTuple):
@@ -156,17 +95,17 @@ class Group:
             pieces, smaller = ("weights", "") if single else (f"{self.block} blocks", "a smaller --block, ")
             raise UsageError(
                 f"{names}: a target of {target:g} rounds to all {count} of the {pieces}, and nothing would be left; "
-                f"choose {smaller}a lower --target, or --exclude {first}"
+                f"choose {smaller}a lower target, or --exclude {first}"
             )
         if self.protected > count - drop_count(target, count):
             raise UsageError(
                 f"{names}: --keep-diagonal keeps {self.protected} of {count}, more than a target of {target:g} leaves; "
-                "choose a lower --target, a smaller --block, or let the diagonal go"
+                "choose a lower target, a smaller --block, or let the diagonal go"
             )
         if zero > drop_count(target, count) + SURPLUS * count:
             raise UsageError(
                 f"{names}: {100 * zero / count:.1f} % is zero already, above the target of "
-                f"{100 * target:g} %, and zeros stay; raise --target, or --exclude {first} (zeros that "
+                f"{100 * target:g} %, and zeros stay; raise the target, or --exclude {first} (zeros that "
                 "are only the initial value: take one training step first)"
             )
 
@@ -245,7 +184,8 @@ def group_weights(
 
     What `selection.target_of` matches is a group of its own; all others reach `target`.
 
-    A weight that is at least half zeros already starts with these dropped, so that a pruned model is pruned further.
+    What is at least half zeros already, a weight or all of them together, starts with these dropped, so that a pruned
+    model is pruned further.
     selection: with a scope. shapes: of all parameters, pruned or not. Raises UsageError as `gates_of` does, for a
     target that cannot be reached, and for a pattern of `target_of` that matches nothing that is pruned.
     """
@@ -253,8 +193,8 @@ def group_weights(
     members: dict[tuple[str, float], list[Part]] = {}
     names: set[str] = set()
     layers = find_stacks(shapes)
+    start_from_zeros(weights, selection.block)
     for weight in weights:
-        weight.start_from_zeros(selection.block)
         protected = None
         if selection.keep_diagonal and weight.role == "recurrent":
             rows, cols = weight.mask.shape
@@ -262,19 +202,22 @@ def group_weights(
         named = gates_of(weight.name, weight.role, layers, selection.block) if selection.scope == "gate" else WHOLE
         for gate, rows_of_gate in named.items():
             own = f"{weight.name}{gate}"
-            names |= {weight.name, own}
-            own_target = _own_target((weight.name, own), selection.target_of)
+            told = {*weight.names, *(f"{name}{gate}" for name in weight.names)}
+            names |= told
+            own_target = _own_target(told, selection.target_of)
             group = (own, own_target) if own_target else (f"{_group_name(weight, selection.scope)}{gate}", target)
             members.setdefault(group, []).append(Part(weight, rows_of_gate, protected))
     for pattern, _ in selection.target_of:
-        require_match("target-of", pattern, names)
+        require_match("target-of", pattern, names, "tensor that is pruned (and a gate only under --scope gate)")
+    if not any(_own_target({name}, selection.target_of) is None for name, _ in members):
+        raise UsageError("--target-of covers all that is pruned, and nothing is left for --target; say it by --target")
     groups = [Group(*key, parts, selection.block, selection.block_norm) for key, parts in members.items()]
     for each in groups:
         each.require_reachable()
     return groups
 
 
-def _own_target(names: Sequence[str], target_of: Sequence[tuple[str, float]]) -> float | None:
+def _own_target(names: Collection[str], target_of: Sequence[tuple[str, float]]) -> float | None:
     matching = [target for pattern, target in target_of if any(fnmatchcase(name, pattern) for name in names)]
     return matching[-1] if matching else None
 
@@ -287,9 +230,3 @@ def _group_name(weight: MaskedWeight, scope: Scope) -> str:
         "model": "model",
     }
     return names[scope]
-
-
-def sparsity_of(weights: Sequence[MaskedWeight]) -> float:
-    """Share of dropped weights over all of them together."""
-    total = sum(weight.mask.numel() for weight in weights)
-    return 1.0 - sum(int(weight.mask.sum()) for weight in weights) / total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 from rnnprune.errors import UsageError
@@ -183,8 +184,11 @@ def _as_patterns(flag: str, patterns: Any) -> tuple[str, ...]:
 
 
 def _as_targets(targets: Any) -> tuple[tuple[str, float], ...]:
-    pairs = tuple(targets)
-    if not all(isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+    pairs = tuple(targets) if isinstance(targets, Iterable) else (targets,)
+    if not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], Real)
+        for pair in pairs
+    ):
         raise UsageError(f"target_of takes pairs such as (('output.*', 0.8),); found {targets!r}")
     for pattern, target in pairs:
         require_target(target, f"--target-of {pattern}")

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.groups import Group, GroupUpdate, MaskedWeight, group_weights, sparsity_of
+from rnnprune.pruning.groups import Group, GroupUpdate, group_weights
+from rnnprune.pruning.masked_weight import MaskedWeight, sparsity_of
 from rnnprune.pruning.options import SaliencyName, Selection, require_one_of, require_target
 from rnnprune.pruning.saliency import SALIENCIES
 from rnnprune.pruning.schedules import Gradual, Schedule
@@ -58,7 +59,8 @@ class Pruner:
     target: final share of zeros in every group of `selection.scope` that has none of its own, 0 < target < 1, reached
     exactly at `schedule.end_step`.
     saliency: "magnitude", for any optimizer, or "fisher" with Adam and its kin, mostly the better one.
-    selection: which weights, and in which blocks.
+    selection: which weights, in which blocks, and what shares the target: left open, the whole model under "fisher",
+    each tensor under "magnitude".
     share: among several processes, called with every mask update's masks and gives those that all of them shall use,
     such as the first process's, broadcast.
 
@@ -156,6 +158,11 @@ class Pruner:
             differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
             raise UsageError(
                 f"the saved masks belong to another model or selection; they differ in {', '.join(differing)}"
+            )
+        if strange := state["quantiles"].keys() - {group.name for group in self._groups}:
+            raise UsageError(
+                f"the saved state shared its target out by other groups, such as {min(strange)}; give the Pruner the "
+                "selection that it was saved with (its scope, if that was left open, is that of the saliency)"
             )
         self.step_count = int(state["step"])
         self._quantiles = dict(state["quantiles"])

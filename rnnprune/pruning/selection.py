@@ -92,9 +92,9 @@ def _matching(name: str, patterns: Sequence[str]) -> str | None:
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 
-def require_match(flag: str, pattern: str, names: Collection[str]) -> None:
+def require_match(flag: str, pattern: str, names: Collection[str], what: str = "tensor") -> None:
     """Raise UsageError when a pattern matches none of the names."""
     if any(fnmatchcase(name, pattern) for name in names):
         return
     close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names)[:3]
-    raise UsageError(f"--{flag} {pattern!r} matches no tensor; did you mean {', '.join(close)}?")
+    raise UsageError(f"--{flag} {pattern!r} matches no {what}; did you mean {', '.join(close)}?")

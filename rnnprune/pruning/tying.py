@@ -12,7 +12,7 @@ from rnnprune.architecture import Shape
 from rnnprune.errors import UsageError
 from rnnprune.kernels.csr import VALUE_DTYPES
 from rnnprune.kernels.views import view_key
-from rnnprune.pruning.groups import MaskedWeight
+from rnnprune.pruning.masked_weight import MaskedWeight
 from rnnprune.pruning.options import Selection
 from rnnprune.pruning.selection import PRUNED_BY_DEFAULT, Choice, choose, roles_of_module
 
@@ -96,7 +96,8 @@ def tie(tensors: Mapping[str, Tensor], choices: Sequence[Choice]) -> tuple[list[
             ]
             continue
         distinct = {id(tensors[choice.name]): tensors[choice.name] for choice in shared}
-        weights.append(MaskedWeight(shared[0].name, shared[0].role, list(distinct.values())))
+        name, *more_names = (choice.name for choice in shared)
+        weights.append(MaskedWeight(name, shared[0].role, list(distinct.values()), more_names))
         decided += shared
     if not weights:
         told = "; ".join(f"{choice.name}: {choice.reason}" for choice in decided if choice.role in PRUNED_BY_DEFAULT)

@@ -130,7 +130,7 @@ def unmatched(points: Sequence[Point]) -> list[str]:
         counts = {point.name: point.nonzeros for point in points if point.setting["target"] == target}
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-            remarks.append(f"not the same nonzeros at {target:.0%}, blocks do not divide evenly: {told}")
+            remarks.append(f"not the same nonzeros at {target:.0%}: {told}")
     return remarks
 
 

@@ -129,7 +129,9 @@ def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
         return "\n".join([*lines, "- nothing is pruned: a dense control"]) + "\n"
     lines += [
         f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g})",
-        f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}",
+        f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}; the target holds for each "
+        f"{pruning['selection']['scope']}"
+        + "".join(f", {target:g} for {pattern}" for pattern, target in pruning["selection"]["target_of"]),
     ]
     if metric:
         better = "lower" if metric["goal"] == "min" else "higher"

@@ -117,6 +117,10 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         ("finetune", "bare.pt", "--max-loss", "1%", "--target", "0.9"),
         "--max-loss finds the target by itself, in one process: drop --target and --nproc",
     ),
+    "a search with a target for some": (
+        ("finetune", "bare.pt", "--max-loss", "1%", "--target-of", "head.*=0.5"),
+        "--max-loss raises one target for all: drop --target-of (--exclude keeps a tensor dense)",
+    ),
     "a budget": (("sweep", "bare.pt", "--max-loss", "some"), "--max-loss takes a share of the control's figure (1%)"),
     "an unknown method": (
         ("sweep", "bare.pt", "--methods", "cubic,soft"),

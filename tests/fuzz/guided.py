@@ -39,15 +39,18 @@ def main() -> None:
         path.write_bytes(data)
         judge(path, Victim("csr", data), everything=False)
 
-    usual = [str(corpus), f"-artifact_prefix={FOLDER}/", "-timeout=10", "-rss_limit_mb=4096", "-max_len=16384"]
-    atheris.Setup([sys.argv[0], *(sys.argv[1:] or usual)], one_file, custom_mutator=changed)
+    limits = [f"-artifact_prefix={FOLDER}/", "-timeout=10", "-rss_limit_mb=4096", "-max_len=16384"]
+    given = sys.argv[1:]
+    files = [] if any(not word.startswith("-") for word in given) else [str(corpus)]
+    atheris.Setup([sys.argv[0], *limits, *given, *files], one_file, custom_mutator=changed)
     atheris.Fuzz()
 
 
 def changed(data: bytes, size: int, seed: int) -> bytes:
     """Another file: one of ours, or what libFuzzer makes of this one."""
-    if random.Random(seed).random() < OURS:
-        return victim(seed).data[:size]
+    rng = random.Random(seed)
+    if rng.random() < OURS:
+        return victim(rng.getrandbits(32)).data[:size]
     return bytes(atheris.Mutate(data, size))
 
 

@@ -64,9 +64,18 @@ def test_a_gate_may_have_a_target_of_its_own() -> None:
 
 
 def test_a_target_for_nothing_is_refused() -> None:
-    told = r"--target-of 'weight_hh_l0\.n' matches no tensor; did you mean weight_hh_l0"
+    told = r"--target-of 'weight_hh_l0\.n' matches no tensor that is pruned \(and a gate only under --scope gate\); "
     with pytest.raises(UsageError, match=told):
         pruned(nn.GRU(6, 8), Selection(target_of=(("weight_hh_l0.n", 0.5),)))
+    with pytest.raises(UsageError, match="--target-of covers all that is pruned, and nothing is left for --target"):
+        pruned(nn.GRU(6, 8), Selection(target_of=(("*", 0.5),)))
+
+
+def test_a_tied_tensor_has_its_target_by_any_of_its_names() -> None:
+    model = nn.ModuleDict({"rnn": nn.GRU(6, 8), "first": nn.Linear(8, 6), "second": nn.Linear(8, 6)})
+    model["second"].weight = model["first"].weight
+    masks = pruned(model, Selection(target_of=(("second.weight", 0.5),)))
+    assert int(masks["first.weight"].sum()) == 24
 
 
 def test_gates_that_cannot_be_told_apart_are_refused() -> None:

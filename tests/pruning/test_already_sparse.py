@@ -53,6 +53,22 @@ def test_a_layer_with_fewer_zeros_starts_whole() -> None:
     assert pruner.choices[0].reason == "linear weight"
 
 
+def test_zeros_shared_out_over_a_model_stay_where_a_matrix_has_few_of_them() -> None:
+    model = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 10), nn.Linear(10, 10))
+    with torch.no_grad():
+        model[0].weight[:16] = 0.0
+        model[1].weight[:3] = 0.0
+        model[2].weight[:] = 0.0  # an initial value
+    before = {name: parameter != 0 for name, parameter in model.named_parameters() if "weight" in name}
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    pruner = Pruner(model, optimizer, Cubic(5, 15, 2), target=0.9, saliency="fisher")
+    assert torch.equal(pruner.masks["1.weight"], before["1.weight"])
+    assert bool(pruner.masks["2.weight"].all())
+    steps(model, optimizer, pruner, 20)
+    assert not any((model[place].weight != 0)[~before[f"{place}.weight"]].any() for place in (0, 1))
+    assert pruner.sparsity == 0.9
+
+
 def test_a_layer_of_nothing_but_zeros_was_not_pruned_but_never_trained() -> None:
     layer, _, _ = sparse_layer(1.0)
     assert int(layer.weight.count_nonzero()) == 20
@@ -80,7 +96,7 @@ def test_a_block_is_kept_when_any_of_its_weights_is_not_zero() -> None:
 
 
 def test_a_target_below_what_is_zero_already_is_refused_by_name() -> None:
-    told = r"^weight: 90.0 % is zero already, above the target of 50 %, and zeros stay; raise --target, or "
+    told = r"^weight: 90.0 % is zero already, above the target of 50 %, and zeros stay; raise the target, or "
     with pytest.raises(UsageError, match=told):
         sparse_layer(0.9, target=0.5)
     layer, _, _ = sparse_layer(0.9, target=0.8975)  # one more than asked: a kept weight that became zero by chance

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnprune.errors import UsageError
+from rnnprune.pruning.options import Selection
 from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.schedules import Gradual, Hard
 
@@ -132,3 +133,17 @@ def test_masks_loaded_after_a_conversion_fit_it() -> None:
     pruner.load_state_dict(state)
     model(torch.randn(4, 10).double()).sum().backward()
     assert not model[0].weight.grad[~pruner.masks["0.weight"]].any()
+
+
+def test_a_state_whose_target_was_shared_out_otherwise_is_refused() -> None:
+    layer = nn.Linear(8, 8)
+    optimizer = torch.optim.Adam(layer.parameters())
+    alike, together = (
+        Pruner(layer, optimizer, Hard(1), target=0.5, selection=Selection(scope=scope))  # type: ignore[arg-type]
+        for scope in ("tensor", "model")
+    )
+    layer(torch.ones(1, 8)).sum().backward()
+    optimizer.step()
+    alike.step()
+    with pytest.raises(UsageError, match="shared its target out by other groups, such as weight; give the Pruner the"):
+        together.load_state_dict(alike.state_dict())
