@@ -125,6 +125,11 @@ class _Staircase:
             good, failed = (good, between) if tried is None else (tried, failed)
         return good
 
+    def fewer_zeros_helped(self) -> bool:
+        """Whether the last try, of LOWEST, came nearer to the control than the first."""
+        first, last = self.tries[0].validation, self.tries[-1].validation
+        return last < first if self.task.goal == "min" else last > first
+
     def _try(self, sparsity: float, before: _Stage | None) -> _Stage | None:
         number = 1 if before is None else before.number + 1
         control_run, run = self.folder / f"{number}-control", self.folder / f"{number}-s{100 * sparsity:g}"
@@ -192,9 +197,12 @@ def told(budget: Budget, tries: Sequence[Try]) -> dict[str, Any]:
 def _missed(budget: Budget, staircase: _Staircase, folder: Path) -> str:
     tried = "; ".join(f"{each.sparsity:.2%} zeros {each.validation:.4g}" for each in staircase.tries)
     limit = staircase.tries[-1].limit
+    remedy = "train longer (--steps) or try --distill"
+    if not staircase.fewer_zeros_helped():
+        remedy = "fewer zeros did not help, so it is the training itself: try a lower --lr"
     return (
         f"--max-loss {budget}: {staircase.task.metric} on the validation split may be {limit:.4g}, and was {tried}; "
-        f"train longer (--steps) or try --distill, with --resume never or another --out; or allow more. "
+        f"{remedy}, with --resume never or another --out; or allow more. "
         f"What was tried is in {folder}"
     )
 

@@ -81,11 +81,15 @@ class World:
         return {"steps": 10, "seconds": 1.0, "figures": {label: figures, "dense": figures}}
 
 
-def climb(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
+def staircase_in(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(workflow, "read_run", world.read)
     monkeypatch.setattr(workflow, "open_subject", lambda _: None)
     monkeypatch.setattr(workflow, "find_task", lambda *_: type("Task", (), {"metric": "mse", "goal": "min"}))
-    staircase = workflow._Staircase(request, parse_budget("1%"), Path("tries"), Observer())
+    return workflow._Staircase(request, parse_budget("1%"), Path("tries"), Observer())
+
+
+def climb(request: FinetuneRequest, world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
+    staircase = staircase_in(request, world, monkeypatch)
     return staircase.climb(), staircase.tries
 
 
@@ -164,6 +168,15 @@ def test_a_search_ends_in_one_run_that_tells_what_was_tried(
         "model.safetensors",
         "rnnprune.json",
     ]
+
+
+def test_a_training_that_does_harm_by_itself_is_told(
+    request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staircase = staircase_in(request_, World(0.4), monkeypatch)
+    assert staircase.climb() is None
+    told = workflow._missed(parse_budget("1%"), staircase, Path("tries"))
+    assert "75.00% zeros 11; 50.00% zeros 11; fewer zeros did not help, so it is the training itself: try a" in told
 
 
 @pytest.mark.slow
