@@ -20,7 +20,7 @@ Source = Annotated[Path | None, typer.Argument(help="A run folder or a file; the
 @app.command("export", context_settings=o.SETTINGS)
 def export(
     source: Source = None,
-    form: Annotated[
+    format: Annotated[
         ExportFormat,
         typer.Option("--format", help="csr: as small as the model is sparse; bsr: for one pruned in blocks."),
     ] = "csr",
@@ -39,7 +39,7 @@ def export(
     from rnnprune.workflows import export as workflow
 
     blocks = None if block is None else parse_block(block)
-    result = workflow.export(source, form, values, out, block=blocks, overwrite=overwrite)
+    result = workflow.export(source, format, values, out, block=blocks, overwrite=overwrite)
     render.tell_subject(source, result.source)
     render.show(result, json)
 

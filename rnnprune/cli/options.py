@@ -35,6 +35,9 @@ def load_config(ctx: Any, path: Path | None) -> Path | None:  # ctx: the base cl
     settings = {key.replace("-", "_"): value for key, value in settings.items()}
     if problems := [_unknown_key(key, known) for key in settings if key not in known]:
         raise UsageError(f"--config {path}: unknown for `{ctx.info_name}`: {'; '.join(problems)}")
+    for parameter in ctx.command.params:  # `target-of = "output.*=0.5"` is a list of one
+        if getattr(parameter, "multiple", False) and isinstance(settings.get(parameter.name), str):
+            settings[parameter.name] = [settings[parameter.name]]
     ctx.default_map = {**settings, **(ctx.default_map or {})}
     return path
 

@@ -14,7 +14,7 @@ from rnnprune.training.loop import StepRecord
 from rnnprune.workflows.finetune import Figures, Observer, Phase
 
 SECONDS_BETWEEN_LINES = 10.0
-LABELS = {"dense": "dense, before", "dense_control": "dense, trained on", "sparse": "sparse"}
+LABELS = {"dense": "the checkpoint, before", "dense_control": "dense, trained on", "sparse": "sparse"}
 
 
 class Progress(Observer):

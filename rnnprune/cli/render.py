@@ -54,8 +54,7 @@ def tell_subject(asked: Path | None, found: Path) -> None:
 def tell_layers(layers: Sequence[LayerEngine]) -> None:
     """Which engine each layer took, and why."""
     for layer in layers:
-        engine = f"{layer.engine}:{layer.layout}" if layer.layout else layer.engine
-        print(f"{layer.name or 'the model'} ({layer.layer}): {engine}, {layer.reason}", file=sys.stderr)
+        print(layer, file=sys.stderr)
 
 
 def tell_notes(notes: Sequence[str]) -> None:
@@ -104,7 +103,7 @@ def _(result: Trained) -> None:
 def _(result: FinetuneResult) -> None:
     metric = result.metric
     table = _table(f"{metric.name} ({'lower' if metric.goal == 'min' else 'higher'} is better)", "test split")
-    table.add_row("dense, before", f"{metric.dense:.4g}")
+    table.add_row("the checkpoint, before", f"{metric.dense:.4g}")
     if metric.dense_control is not None:
         table.add_row("dense, trained on for the same steps", f"{metric.dense_control:.4g}")
     if result.per_tensor:
@@ -119,7 +118,7 @@ def _tell_shares(per_tensor: Mapping[str, float]) -> None:
     """Where the zeros are, and of which matrix nothing is left."""
     if len(set(per_tensor.values())) > 1:
         ends = (extreme(per_tensor, key=per_tensor.__getitem__) for extreme in (min, max))
-        print("zeros: " + " to ".join(f"{per_tensor[name]:.1%} of {printable(name)}" for name in ends))
+        print("zeros by tensor: " + " to ".join(f"{per_tensor[name]:.1%} ({printable(name)})" for name in ends))
     for name in (name for name, sparsity in per_tensor.items() if sparsity == 1.0):
         print(f"{printable(name)}: nothing is left of it; --target-of '{name}=0.9' keeps a tenth", file=sys.stderr)
 
@@ -127,7 +126,7 @@ def _tell_shares(per_tensor: Mapping[str, float]) -> None:
 @_print.register
 def _(result: Found) -> None:
     metric = result.result.metric.name
-    table = _table("zeros tried", f"{metric}, validation split", "may be", "steps", "")
+    table = _table("zeros tried", f"{metric}, validation split", "limit", "steps so far", "verdict")
     for each in result.tries:
         unmade = math.isnan(each.validation)
         verdict = f"within {result.budget}" if each.passed else "a matrix would be empty" if unmade else "too far"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from rnnprune.errors import InputRefused, UsageError, printable
+from rnnprune.formats.run_folder import STAGE
 
 Kind = Literal["torch zip", "legacy pickle", "safetensors", "npz"]
 
@@ -144,6 +145,8 @@ def unknown_protocol(path: Path) -> InputRefused:
 def _head(path: Path) -> bytes:
     try:
         if path.is_dir():
+            if (path / STAGE).is_dir():
+                raise refusal(path, "the folder of an unfinished run", "give the command that began it again to go on")
             raise refusal(path, "a folder, not a checkpoint", "give the file in it")
         if not path.exists():
             raise UsageError(f"{path}: there is no such file; check the path")

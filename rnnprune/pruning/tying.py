@@ -75,7 +75,7 @@ def with_zeros_told(choices: Sequence[Choice], places: Sequence[Place]) -> list[
     """The choices, their reasons telling how much of a weight starts as dropped."""
     shares = {".".join(path): 1.0 - float(weight.mask.float().mean()) for path, _, weight in places}
     return [
-        choice._replace(reason=f"{choice.reason}, {100 * shares[choice.name]:.0f} % zero already: those stay")
+        choice._replace(reason=f"{choice.reason}, {100 * shares[choice.name]:.0f} % zero before this run: those stay")
         if shares.get(choice.name)
         else choice
         for choice in choices

@@ -57,6 +57,11 @@ class LayerEngine:
     sparsity: float
     reason: str
 
+    def __str__(self) -> str:
+        """`rnn (LSTM): native:window, 93.4% of 32,768 weights are zero`."""
+        engine = f"{self.engine}:{self.layout}" if self.layout else self.engine
+        return f"{self.name or 'the model'} ({self.layer}): {engine}, {self.reason}"
+
 
 def sparsify(
     module: nn.Module,

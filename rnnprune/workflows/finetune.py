@@ -108,6 +108,8 @@ def _finetune(request: FinetuneRequest, observer: Observer, workers: Workers) ->
     plan = prepare(request, workers)
     with folder_lock(plan.run):
         unfinished: Unfinished = "keep" if request.keeping.resume == "auto" else "drop"
+        if plan.saved is None and unfinished == "keep" and (plan.run / STAGE).is_dir():
+            observer.note(f"{plan.run} was begun before and nothing was saved of it (--save-every); starting anew")
         stage = open_stage(plan.run, overwrite=request.overwrite, unfinished=unfinished)
         for text in notes_of(plan.task):
             observer.note(text)

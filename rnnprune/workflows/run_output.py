@@ -128,10 +128,11 @@ def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
     if not written.per_tensor:
         return "\n".join([*lines, "- nothing is pruned: a dense control"]) + "\n"
     lines += [
-        f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g})",
-        f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}; the target holds for each "
+        f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g} for each "
         f"{pruning['selection']['scope']}"
-        + "".join(f", {target:g} for {pattern}" for pattern, target in pruning["selection"]["target_of"]),
+        + "".join(f", {target:g} for {pattern}" for pattern, target in pruning["selection"]["target_of"])
+        + ")",
+        f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}",
     ]
     if metric:
         better = "lower" if metric["goal"] == "min" else "higher"
@@ -139,7 +140,7 @@ def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
             "",
             f"| {metric['name']} on the test split ({better} is better) | |",
             "|---|---|",
-            f"| dense, before | {metric['dense']:.4g} |",
+            f"| the checkpoint, before | {metric['dense']:.4g} |",
             *(
                 [f"| dense, trained on | {metric['dense_control']:.4g} |"]
                 if metric["dense_control"] is not None

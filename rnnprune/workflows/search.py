@@ -127,8 +127,7 @@ class _Staircase:
 
     def fewer_zeros_helped(self) -> bool:
         """Whether the last try, of LOWEST, came nearer to the control than the first."""
-        first, last = self.tries[0].validation, self.tries[-1].validation
-        return last < first if self.task.goal == "min" else last > first
+        return not self._as_good(self.tries[0].validation, self.tries[-1].validation)
 
     def _try(self, sparsity: float, before: _Stage | None) -> _Stage | None:
         number = 1 if before is None else before.number + 1
@@ -149,12 +148,19 @@ class _Staircase:
             return None
         figure = self.figure(made, "sparse")
         passed = self.budget.holds(figure, bar, self.task.goal)
+        if not passed and before is not None and self._as_good(figure, self.figure(before.made, "sparse")):
+            passed, best = True, before.best  # sparser and no worse than what was kept: the control ran ahead of both
+            bar = self.figure(best, "dense_control")
+            limit = self.budget.limit(bar, self.task.goal)
         self.tries.append(Try(sparsity, figure, limit, number * made["steps"], passed))
         self.observer.note(
             f"{sparsity:.2%} zeros: {self.task.metric} {figure:.4g} on the validation split, "
             f"{'within' if passed else 'beyond'} {limit:.4g} ({self.budget} from the control's {bar:.4g})"
         )
         return _Stage(sparsity, number, run, made, control_run, best) if passed else None
+
+    def _as_good(self, figure: float, other: float) -> bool:
+        return figure <= other if self.task.goal == "min" else figure >= other
 
     def _control_request(self, run: Path, before: _Stage | None) -> FinetuneRequest:
         request = self.request

@@ -225,7 +225,7 @@ def test_progress_of_both_phases_is_told_on_stderr(finished: Any) -> None:
     assert "steps/s, loss " in err
     assert "sparsity 0.900" in err
     assert "s left" in err
-    assert "dense, before: bpc " in err
+    assert "the checkpoint, before: bpc " in err
     assert "sparse: bpc " in err
     assert "training 20/20" in finished.told["train lm"].err
 

@@ -32,13 +32,14 @@ def test_the_nearest_setting_wins(rnnprune: Program, bare: Path, flag: bool, env
 
 def test_a_config_may_hold_lists_dashes_and_the_checkpoint(rnnprune: Program, bare: Path) -> None:
     Path("run.toml").write_text(
-        f'checkpoint = "{bare}"\ntarget = 0.5\nexclude = ["head.*"]\nblock-norm = "l2"\nblock = "2x1"\nout = "here"\n'
+        f'checkpoint = "{bare}"\ntarget = 0.5\nexclude = "head.*"\ntarget-of = ["*_hh*=0.75"]\nblock-norm = "l2"\nblock = "2x1"\nout = "here"\n'
     )
     answer = rnnprune("prune", "--config", "run.toml", "--json").json
     assert answer["run"] == "here"
     assert set(answer["sparsity"]["per_tensor"]) == {"encoder.weight_ih_l0", "encoder.weight_hh_l0"}
     selection = json.loads(Path("here/rnnprune.json").read_text())["pruning"]["selection"]
     assert (selection["block"], selection["block_norm"]) == ([2, 1], "l2")
+    assert selection["target_of"] == [["*_hh*", 0.75]]
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,12 @@ def test_an_environment_value_is_checked_like_a_flag(rnnprune: Program, bare: Pa
     told = rnnprune("prune", bare, env={"RNNPRUNE_TARGET": "1.5"})
     assert told.code == 2
     assert "found 1.5" in told.err
+
+
+def test_a_setting_is_called_as_its_flag(rnnprune: Program, bare: Path) -> None:
+    told = rnnprune("export", bare, env={"RNNPRUNE_FORMAT": "dense"})
+    assert told.code == 0, told.err
+    assert Path("bare.dense.safetensors").is_file()
 
 
 TASK = """

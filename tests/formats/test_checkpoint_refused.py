@@ -178,6 +178,10 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     "empty": (lambda path, _: path.write_bytes(b""), "an empty file"),
     "noise": (lambda path, _: path.write_bytes(bytes(range(255, 0, -1))), "no kind of checkpoint known here"),
     "folder": (lambda path, _: path.mkdir(), "a folder, not a checkpoint"),
+    "interrupted run": (
+        lambda path, _: (path / ".unfinished").mkdir(parents=True),
+        "the folder of an unfinished run; give the command that began it again to go on",
+    ),
     "named pipe": (lambda path, _: os.mkfifo(path), "not a regular file"),
     # tensors that are none
     "tensor on the meta device": (

@@ -39,7 +39,7 @@ def test_zeros_stay_and_pruning_goes_on_from_there(share: float) -> None:
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
     pruner = Pruner(layer, optimizer, Cubic(5, 15, 2), target=0.95)
     assert torch.equal(pruner.masks["weight"], before)
-    assert pruner.choices[0].reason == f"linear weight, {100 * share:.0f} % zero already: those stay"
+    assert pruner.choices[0].reason == f"linear weight, {100 * share:.0f} % zero before this run: those stay"
     for _ in range(20):
         steps(layer, optimizer, pruner, 1)
         assert not (layer.weight != 0)[~before].any()
@@ -92,7 +92,7 @@ def test_a_block_is_kept_when_any_of_its_weights_is_not_zero() -> None:
     whole = torch.zeros(8, 8, dtype=torch.bool)
     whole[:, :4] = True
     assert torch.equal(pruner.masks["weight"], whole)
-    assert pruner.choices[0].reason == "linear weight, 50 % zero already: those stay"
+    assert pruner.choices[0].reason == "linear weight, 50 % zero before this run: those stay"
 
 
 def test_a_target_below_what_is_zero_already_is_refused_by_name() -> None:

@@ -66,7 +66,9 @@ def test_a_copy_runs_by_itself(engine: str, how: str) -> None:
     other = copied(twin, how)
     twin.load_state_dict(sparse_of(1).state_dict())
     torch.testing.assert_close(other(X), expected, rtol=0, atol=0)
-    assert rnnprune.describe(other)[0].engine == engine
+    (layer,) = rnnprune.describe(other)
+    assert layer.engine == engine
+    assert str(layer).startswith(f"the model ({layer.layer}): {engine}")
 
 
 @pytest.mark.parametrize(

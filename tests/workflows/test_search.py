@@ -170,6 +170,21 @@ def test_a_search_ends_in_one_run_that_tells_what_was_tried(
     ]
 
 
+def test_what_is_sparser_and_better_than_what_was_kept_is_kept_whatever_the_control_has_learnt(
+    request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Learning(World):
+        def read(self, request: FinetuneRequest, *more: Any) -> dict[str, Any]:
+            manifest = super().read(request, *more)
+            if request.pruning.target == 0.875 and not request.dense:
+                manifest["figures"]["sparse"]["validation"]["mse"] = 10.01
+            return manifest
+
+    found, tries = climb(request_, Learning(0.875, (10.0, 9.5, *(9.0,) * 7)), monkeypatch)
+    assert found.sparsity == 0.875
+    assert [(each.passed, each.limit) for each in tries[:3]] == [(True, 10.1), (True, 10.1), (False, 9.0 * 1.01)]
+
+
 def test_a_training_that_does_harm_by_itself_is_told(
     request_: FinetuneRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
