@@ -32,7 +32,8 @@ def test_the_nearest_setting_wins(rnnprune: Program, bare: Path, flag: bool, env
 
 def test_a_config_may_hold_lists_dashes_and_the_checkpoint(rnnprune: Program, bare: Path) -> None:
     Path("run.toml").write_text(
-        f'checkpoint = "{bare}"\ntarget = 0.5\nexclude = "head.*"\ntarget-of = ["*_hh*=0.75"]\nblock-norm = "l2"\nblock = "2x1"\nout = "here"\n'
+        f'checkpoint = "{bare}"\ntarget = 0.5\nexclude = "head.*"\ntarget-of = ["*_hh*=0.75"]\n'
+        'block-norm = "l2"\nblock = "2x1"\nout = "here"\n'
     )
     answer = rnnprune("prune", "--config", "run.toml", "--json").json
     assert answer["run"] == "here"

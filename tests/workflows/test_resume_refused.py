@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_resume_never_starts_anew() -> None:
     with pytest.raises(Interrupted):
         finetune(replace(request, keeping=Keeping("never"), recipe=replace(request.recipe, lr=0.02)), observer)
     assert observer.notes == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_that_was_killed_before_its_first_save_starts_anew_and_says_so() -> None:
+    request = interrupt()
+    shutil.rmtree("run/.unfinished/state")
+    observer = StopsAt([])
+    finetune(request, observer)
+    assert "run was begun before and nothing was saved of it (--save-every); starting anew" in observer.notes
+    assert Path("run/model.safetensors").is_file()
 
 
 @pytest.mark.usefixtures("folder")
