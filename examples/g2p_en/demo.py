@@ -37,7 +37,8 @@ def main() -> None:
     dense = ask("evaluate", G2P.checkpoint, *G2P.task)
     sparse = ask("evaluate", exported["file"], *G2P.task)
     halved = ask("evaluate", half["file"], *G2P.task)
-    rows = ask("bench", exported["file"])["rows"]
+    timed = ask("bench", exported["file"])
+    rows, checks = (list(filter(is_encoder, timed[name])) for name in ("rows", "same_again"))
 
     size, zeros = report["total"]["on_disk"], f"{report['pruned']['sparsity']:.2%}"
     control = json.loads((RUN / "rnnprune.json").read_text(encoding="utf-8"))["figures"]["dense_control"]["test"]
@@ -52,13 +53,19 @@ def main() -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     ratios = (f"{times[name][0] / times['sparse'][0]:.1f}x as fast as dense {name}" for name in ("fp32", "int8"))
     print(f"The sparse GRU is {' and '.join(ratios)} (below 1: slower). Sparse files scored by {sparse['engine']}.")
+    if any(row["noisy"] for row in rows) or any(check["verdict"] != "equal" for check in checks):
+        print("The machine was busy: these times are too noisy to trust; `rnnprune bench demo/g2p-s90` measures again.")
     print(f"{time.monotonic() - began:.0f} s in all; see {RUN}/")
 
 
+def is_encoder(row: Mapping[str, Any]) -> bool:
+    """The encoder over a sequence, of what `bench` gives."""
+    return bool(row["name"] == "encoder" and row["steps"] > 1)
+
+
 def fastest(rows: Sequence[Mapping[str, Any]], engines: tuple[str, ...]) -> tuple[float, str]:
-    """Median microseconds of the fastest of these engines on the encoder over a sequence, and its name."""
-    layer = [row for row in rows if row["name"] == "encoder" and row["steps"] > 1]
-    timed = ((row["median_us"], row["engine"]) for row in layer if row["engine"].startswith(engines))
+    """Median microseconds of the fastest of these engines, and its name."""
+    timed = ((row["median_us"], row["engine"]) for row in rows if row["engine"].startswith(engines))
     return min(timed, default=(math.nan, "not measured"))
 
 
