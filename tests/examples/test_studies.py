@@ -174,6 +174,16 @@ def test_what_the_pictures_show() -> None:
     assert pictures.best_of([slow, fast, poor]) == [fast, slow]
 
 
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize(("longer", "gap"), [(9.0, 22.2), (11.0, 10.0)])
+def test_a_control_that_overfits_flatters_nothing(longer: float, gap: float) -> None:
+    def figures(run: Run) -> float:
+        return 11.0 if "--target" in run.flags else longer if run.steps == 12000 else 10.0
+
+    list(make_up(cells("A/g2p/dense") + cells("F/g2p/control4") + cells("F/g2p/longer4"), figures))
+    assert f"four times the steps | 100 | 0.001 | 22.00 ± 0.00 | +{gap} ± 0.0 % |" in tables.of_study("F")
+
+
 def test_a_selection_names_cells_that_exist() -> None:
     assert [str(cell) for cell in cells("B/g2p/hard25-fisher")] == [f"B/g2p/hard25-fisher/{seed}" for seed in (0, 1, 2)]
     assert len(set(map(str, cells()))) == len(cells())
