@@ -192,6 +192,7 @@ def group_weights(
     assert selection.scope is not None
     members: dict[tuple[str, float], list[Part]] = {}
     names: set[str] = set()
+    shared = False
     layers = find_stacks(shapes)
     start_from_zeros(weights, selection.block)
     for weight in weights:
@@ -205,11 +206,12 @@ def group_weights(
             told = {*weight.names, *(f"{name}{gate}" for name in weight.names)}
             names |= told
             own_target = _own_target(told, selection.target_of)
+            shared |= own_target is None
             group = (own, own_target) if own_target else (f"{_group_name(weight, selection.scope)}{gate}", target)
             members.setdefault(group, []).append(Part(weight, rows_of_gate, protected))
     for pattern, _ in selection.target_of:
         require_match("target-of", pattern, names, "tensor that is pruned (and a gate only under --scope gate)")
-    if not any(_own_target({name}, selection.target_of) is None for name, _ in members):
+    if not shared:
         raise UsageError("--target-of covers all that is pruned, and nothing is left for --target; say it by --target")
     groups = [Group(*key, parts, selection.block, selection.block_norm) for key, parts in members.items()]
     for each in groups:

@@ -71,6 +71,13 @@ def test_a_target_for_nothing_is_refused() -> None:
         pruned(nn.GRU(6, 8), Selection(target_of=(("*", 0.5),)))
 
 
+def test_a_pattern_that_would_match_the_name_of_a_group_takes_nothing_from_it() -> None:
+    model = nn.ModuleDict({"m": nn.Linear(8, 4), "rnn": nn.GRU(6, 8)})
+    masks = pruned(model, Selection(scope="model", target_of=(("m*", 0.5),)))
+    assert int(masks["m.weight"].sum()) == 16
+    assert sum(int(masks[f"rnn.weight_{which}_l0"].sum()) for which in ("ih", "hh")) == (24 * 6 + 24 * 8) // 4
+
+
 def test_a_tied_tensor_has_its_target_by_any_of_its_names() -> None:
     model = nn.ModuleDict({"rnn": nn.GRU(6, 8), "first": nn.Linear(8, 6), "second": nn.Linear(8, 6)})
     model["second"].weight = model["first"].weight
