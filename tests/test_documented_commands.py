@@ -127,7 +127,7 @@ def test_the_python_of_the_readme_and_of_the_runtime_page_runs(capsys: pytest.Ca
     for file in ("run/model.csr.safetensors", "model.csr.safetensors"):
         export(Path("pruned.pt"), "csr", out=Path(file))
     exec(run, names)
-    assert "name='rnn', layer='GRU'" in capsys.readouterr().out
+    assert "rnn (GRU): " in capsys.readouterr().out
 
     load, feed = python_of("docs/runtime.md")
     exec(load, names)

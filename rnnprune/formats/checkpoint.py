@@ -37,6 +37,7 @@ from rnnprune.formats.kinds import (
     unknown_protocol,
 )
 from rnnprune.formats.lazy import LazyTensor, MappedFile, lazy
+from rnnprune.formats.legacy import largest_storage
 from rnnprune.formats.normalise import OWN_KEY, clean_names, find_tensors, split_ties
 from rnnprune.formats.npz import read_npz
 from rnnprune.formats.plain import nbytes, plain_tensors
@@ -163,6 +164,8 @@ def _read_safetensors(path: Path) -> _Content:
 
 def _load_torch(path: Path, kind: Kind) -> object:
     """torch.load of plain data; whatever the weights-only unpickler stumbles over becomes one refusal."""
+    if kind == "legacy pickle" and (claimed := largest_storage(path)) > path.stat().st_size:
+        raise refusal(path, f"a storage of {claimed} elements in a file of {path.stat().st_size} bytes", COPY_AGAIN)
     mapped = kind == "torch zip" and path.suffix != ".safetensors"  # given a path, torch.load goes by that suffix
     try:
         with warnings.catch_warnings(), path.open("rb") as file:

@@ -128,8 +128,8 @@ def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
     if not written.per_tensor:
         return "\n".join([*lines, "- nothing is pruned: a dense control"]) + "\n"
     lines += [
-        f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g} for each "
-        f"{pruning['selection']['scope']}"
+        f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g} for "
+        + ("the whole model" if pruning["selection"]["scope"] == "model" else f"each {pruning['selection']['scope']}")
         + "".join(f", {target:g} for {pattern}" for pattern, target in pruning["selection"]["target_of"])
         + ")",
         f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}",

@@ -133,7 +133,7 @@ def test_a_tied_model_is_pruned_exported_and_loaded_as_one(letters, tmp_path, in
     request = FinetuneRequest(
         tmp_path / "ckpt.pt",
         TaskChoice(None, DataOptions(batch_size=8, length=20)),
-        PruningOptions(selection=Selection(include=include)),
+        PruningOptions(selection=Selection(include=include, scope="tensor")),
         Recipe(steps=20),
         out=tmp_path / "run",
     )

@@ -77,5 +77,5 @@ def test_points_that_cannot_be_compared_are_told() -> None:
     assert unmatched(same) == []
     assert unmatched((*same, point("d", 1.0, 12, steps=20))) == [
         "not trained for the same steps: 10, 20",
-        "not the same nonzeros at 90%, blocks do not divide evenly: a 10, b 10, d 12",
+        "not the same nonzeros at 90%: a 10, b 10, d 12",
     ]

@@ -105,7 +105,7 @@ def test_the_card_names_the_metric_its_direction_and_all_three_figures(result: F
     assert "bpc on the test split (lower is better)" in card
     for figure in (metric.dense, metric.dense_control, metric.sparse):
         assert f"{figure:.4g} |" in card
-    assert "(target 0.8)" in card
+    assert "(target 0.8 for the whole model)" in card
     assert f"`rnn.weight_hh_l0` | {result.per_tensor['rnn.weight_hh_l0']:.4f}" in card
 
 
