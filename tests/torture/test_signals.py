@@ -186,7 +186,9 @@ def test_a_signal_in_an_export_leaves_the_old_file_and_no_other(number: signal.S
     content = Path("out.safetensors").read_bytes()
     when = random.Random(1)
     for _ in range(10):
-        code, _ = send_in("export", number, when.uniform(0.0, 0.003), "export", "bare.pt", "--out", "out.safetensors")
+        code, _ = send_in(
+            "export", number, when.uniform(0.0, 0.003), "export", "bare.pt", "--out", "out.safetensors", "--overwrite"
+        )
         assert code == 128 + number, Path("stderr.txt").read_text()
         assert Path("out.safetensors").read_bytes() == content
         assert sorted(path.name for path in Path().iterdir()) == before
