@@ -187,7 +187,7 @@ class _Staircase:
 
     def _better(self, one: Manifest, other: Manifest) -> Manifest:
         first, second = self.figure(one, "dense_control"), self.figure(other, "dense_control")
-        return other if (second < first if self.task.goal == "min" else second > first) else one
+        return other if self._as_good(second, first) else one
 
     def figure(self, manifest: Manifest, label: str, split: Split = "validation") -> float:
         """The metric; NaN where it was not finite."""
