@@ -113,11 +113,23 @@ def _blocks() -> Iterator[tuple[str, Variant]]:
                 yield f"block{block}-{percent}-{saliency}", variant
 
 
+def _columns() -> Iterator[tuple[str, Variant]]:
+    for saliency in ("fisher", "magnitude"):
+        for pattern, target in (("1:8", "0.875"), ("8:64", "0.875"), ("4:64", "0.9375")):
+            flags = pruned(target, "cubic", saliency, f"{SHARED[saliency]} --n-of-m {pattern}".strip())
+            keep, of = pattern.split(":")
+            told = f"{keep} of every {of} columns; {saliency}"
+            tasks = tuple(TASKS) if saliency == "fisher" else ("g2p",)
+            variant = Variant(told, flags, rate=f"B/cubic-{saliency}", forms=SINGLE_FORMS, tasks=tasks)
+            yield f"columns{keep}of{of}-{saliency}", variant
+
+
 D: Mapping[str, Variant] = {
     "dense": DENSE._replace(told="dense", rate="A/dense", forms=DENSE_FORMS),
     "small": DENSE_SMALL._replace(rate="A/dense-small", forms=DENSE_FORMS),
     **dict(_singles()),
     **dict(_blocks()),
+    **dict(_columns()),
 }
 
 

@@ -73,7 +73,7 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         """The words as a file name."""
-        words = self.flags.replace("{large}", "large").replace("--", "").split()
+        words = self.flags.replace("{large}", "large").replace("--", "").replace(":", "-").split()
         return "-".join([*(["fresh"] if self.dense.fresh else []), self.dense.size, *words])
 
     @property

@@ -20,6 +20,7 @@ from rnnprune.pruning.options import (
     Scope,
     Selection,
     Timing,
+    parse_n_of_m,
     parse_target_of,
     require_read,
 )
@@ -132,6 +133,7 @@ class SelectionFlags:
         Scope | None,
         o.pruning("--scope", "What reaches the target together.", show_default="fisher: model, magnitude: tensor"),
     ] = None
+    n_of_m: Annotated[str | None, o.pruning("--n-of-m", "Columns that a row keeps at most, such as 8:64.")] = None
     keep_diagonal: Annotated[bool, o.pruning("--keep-diagonal", "Never drop what feeds a unit back to itself.")] = False
     include: Annotated[list[str] | None, o.pruning("--include", "Also prune these: 'decoder.*'.")] = None
     exclude: Annotated[list[str] | None, o.pruning("--exclude", "Never prune these.")] = None
@@ -142,7 +144,8 @@ class SelectionFlags:
     def build(self, block: Block) -> Selection:
         include, exclude = tuple(self.include or ()), tuple(self.exclude or ())
         targets = parse_target_of(self.target_of or ())
-        return Selection(block, self.block_norm, self.scope, include, exclude, self.keep_diagonal, targets)
+        n_of_m = None if self.n_of_m is None else parse_n_of_m(self.n_of_m)
+        return Selection(block, self.block_norm, self.scope, include, exclude, self.keep_diagonal, targets, n_of_m)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from rnnprune.errors import UsageError
 from rnnprune.pruning.gates import WHOLE, gates_of
 from rnnprune.pruning.masked_weight import MaskedWeight, start_from_zeros
 from rnnprune.pruning.masks import (
+    best_of_columns,
     block_scores,
     drop_count,
     expand_blocks,
@@ -23,7 +25,7 @@ from rnnprune.pruning.masks import (
     recurrent_diagonal,
     refuse_nan,
 )
-from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm, Scope, Selection
+from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm, NOfM, Scope, Selection
 from rnnprune.pruning.saliency import magnitude
 from rnnprune.pruning.schedules import Cut
 from rnnprune.pruning.selection import require_match
@@ -75,6 +77,7 @@ class Group:
     members: list[Part]
     block: Block
     block_norm: BlockNorm
+    n_of_m: NOfM | None = None
     count: int = field(init=False)  # of blocks
     dropped_at_start: int = field(init=False)
     protected: int = field(init=False)
@@ -101,6 +104,11 @@ class Group:
             raise UsageError(
                 f"{names}: --keep-diagonal keeps {self.protected} of {count}, more than a target of {target:g} leaves; "
                 "choose a lower target, a smaller --block, or let the diagonal go"
+            )
+        if self.n_of_m and (most := self._most_of_columns) < count - drop_count(target, count):
+            raise UsageError(
+                f"{names}: --n-of-m {self.n_of_m} leaves {most} of {count} at most, and a target of {target:g} more; "
+                f"choose a target of {math.ceil(1e4 * (1 - most / count)) / 1e4:g} or above"
             )
         if zero > drop_count(target, count) + SURPLUS * count:
             raise UsageError(
@@ -158,8 +166,23 @@ class Group:
         )
 
     def _most_salient(self, scores: Tensor, sparsity: float) -> Tensor:
+        keep = self.count - drop_count(sparsity, self.count)
         magnitudes = self.scores(lambda member: magnitude(member.weight, {}))
-        return keep_most_salient(scores, self.count - drop_count(sparsity, self.count), magnitudes)
+        if self.n_of_m is None:
+            return keep_most_salient(scores, keep, magnitudes)
+        # What a row may not keep goes first; only then does saliency alone decide.
+        allowed = self._allowed_by_columns(scores, self.n_of_m)
+        if keep > int(allowed.sum()):
+            return keep_most_salient(scores.masked_fill(allowed, torch.inf), keep, magnitudes)
+        return keep_most_salient(scores.masked_fill(~allowed, -torch.inf), keep, magnitudes)
+
+    def _allowed_by_columns(self, scores: Tensor, n_of_m: NOfM) -> Tensor:
+        return torch.cat([best_of_columns(grid, n_of_m).flatten() for grid in self._by_member(scores)])
+
+    @property
+    def _most_of_columns(self) -> int:
+        assert self.n_of_m is not None
+        return int(self._allowed_by_columns(torch.ones(self.count, device=self.kept().device), self.n_of_m).sum())
 
     def _set_masks(self, kept: Tensor) -> None:
         for member, part in zip(self.members, self._by_member(kept), strict=True):
@@ -213,7 +236,9 @@ def group_weights(
         require_match("target-of", pattern, names, "tensor that is pruned (and a gate only under --scope gate)")
     if not shared:
         raise UsageError("--target-of covers all that is pruned, and nothing is left for --target; say it by --target")
-    groups = [Group(*key, parts, selection.block, selection.block_norm) for key, parts in members.items()]
+    groups = [
+        Group(*key, parts, selection.block, selection.block_norm, selection.n_of_m) for key, parts in members.items()
+    ]
     for each in groups:
         each.require_reachable()
     return groups

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rnnprune.architecture import KIND_OF_GATE_COUNT
 from rnnprune.errors import Diverged
-from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm
+from rnnprune.pruning.options import SINGLE_WEIGHT, Block, BlockNorm, NOfM
 
 
 def drop_count(target: float, count: int) -> int:
@@ -50,6 +50,14 @@ def recurrent_diagonal(rows: int, cols: int, device: torch.device | None = None)
     gates_are_square = rows % cols == 0 and rows // cols in KIND_OF_GATE_COUNT
     row, col = torch.arange(rows, device=device), torch.arange(cols, device=device)
     return (row[:, None] % cols == col) & gates_are_square
+
+
+def best_of_columns(scores: Float[Tensor, "rows cols"], n_of_m: NOfM) -> Bool[Tensor, "rows cols"]:
+    """True for the `keep` best of every `of` neighbouring columns of a row, among equals the first."""
+    rows, cols = scores.shape
+    windows = F.pad(scores, (0, -cols % n_of_m.of), value=-torch.inf).reshape(rows, -(-cols // n_of_m.of), n_of_m.of)
+    best = windows.argsort(dim=2, descending=True, stable=True)[..., : n_of_m.keep]
+    return torch.zeros_like(windows, dtype=torch.bool).scatter_(2, best, True).flatten(1)[:, :cols]
 
 
 def refuse_nan(scores: Float[Tensor, " count"], name: str = "a weight") -> None:

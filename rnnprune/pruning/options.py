@@ -36,6 +36,24 @@ def parse_block(text: str) -> Block:
     return Block(int(rows), int(cols))
 
 
+class NOfM(NamedTuple):
+    """At most `keep` of every `of` neighbouring columns of a row stay: N:M sparsity."""
+
+    keep: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.keep}:{self.of}"
+
+
+def parse_n_of_m(text: str) -> NOfM:
+    """`1:8` -> NOfM(1, 8). Raises UsageError for anything else."""
+    keep, _, of = text.partition(":")
+    if not (keep.isdecimal() and of.isdecimal()):
+        raise UsageError(f"--n-of-m takes COLUMNS:OF, such as 1:8 or 4:32; found {text!r}")
+    return _as_n_of_m((int(keep), int(of)))
+
+
 @dataclass(frozen=True)
 class Timing:
     """Where a schedule's steps fall, as shares of the planned training: Table 1's heuristics by default.
@@ -71,7 +89,9 @@ class Selection:
     alone shares the zeros out; None leaves it to the saliency, see SCOPE_OF. Patterns are shell patterns such as
     `decoder.*`. `keep_diagonal`: what feeds a unit back to itself is never dropped (Valin & Skoglund, LPCNet, ICASSP
     2019). `target_of`: pairs of a pattern and a target of its own for each tensor that it matches, or each gate
-    (`rnn.weight_hh_l0.g`) under scope "gate"; of several that match the last one holds.
+    (`rnn.weight_hh_l0.g`) under scope "gate"; of several that match the last one holds. `n_of_m`: what every row keeps
+    of so many neighbouring columns, at most (Mishra et al., Accelerating Sparse Deep Neural Networks, 2021); for single
+    weights, and not under `gradual`.
     """
 
     block: Block = SINGLE_WEIGHT
@@ -81,9 +101,14 @@ class Selection:
     exclude: tuple[str, ...] = ()
     keep_diagonal: bool = False
     target_of: tuple[tuple[str, float], ...] = ()
+    n_of_m: NOfM | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block", _as_block(self.block))
+        if self.n_of_m is not None:
+            object.__setattr__(self, "n_of_m", _as_n_of_m(self.n_of_m))
+            if self.block != SINGLE_WEIGHT:
+                raise UsageError(f"--n-of-m counts single weights: drop it or --block {self.block}")
         require_one_of("block_norm", self.block_norm, BlockNorm)
         if self.scope is not None:
             require_one_of("scope", self.scope, Scope)
@@ -172,6 +197,14 @@ def _as_block(block: Any) -> Block:
     if not whole or min(block) < 1:
         raise UsageError(f"a block is (rows, columns), whole numbers of at least 1, such as (16, 1); found {block!r}")
     return Block(*block)
+
+
+def _as_n_of_m(given: Any) -> NOfM:
+    """A plain pair will do."""
+    whole = isinstance(given, tuple | list) and len(given) == 2 and all(type(count) is int for count in given)
+    if not whole or not 0 < given[0] < given[1]:
+        raise UsageError(f"n_of_m is (columns kept, of how many), such as (1, 8) for 1:8; found {given!r}")
+    return NOfM(*given)
 
 
 def _as_patterns(flag: str, patterns: Any) -> tuple[str, ...]:

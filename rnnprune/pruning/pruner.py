@@ -85,6 +85,8 @@ class Pruner:
         require_target(target)
         require_one_of("saliency", saliency, SaliencyName)
         selection = (selection or Selection()).under(saliency)
+        if selection.n_of_m and isinstance(schedule, Gradual):
+            raise UsageError("--n-of-m goes by rank, and gradual by a threshold; take --schedule cubic or hard")
         self.schedule = schedule
         self.target = target
         self.step_count = 0

@@ -127,10 +127,12 @@ def _card(story: Story, written: Written, stacks: Sequence[str]) -> str:
     ]
     if not written.per_tensor:
         return "\n".join([*lines, "- nothing is pruned: a dense control"]) + "\n"
+    columns = pruning["selection"]["n_of_m"]
     lines += [
         f"- sparsity of the pruned tensors: {written.achieved:.4f} (target {pruning['target']:g} for "
         + ("the whole model" if pruning["selection"]["scope"] == "model" else f"each {pruning['selection']['scope']}")
         + "".join(f", {target:g} for {pattern}" for pattern, target in pruning["selection"]["target_of"])
+        + (", at most {} of every {} columns of a row".format(*columns) if columns else "")
         + ")",
         f"- schedule: {pruning['schedule']['name']}; saliency: {pruning['saliency']}",
     ]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rnnprune.errors import UsageError
-from rnnprune.pruning.options import Selection
+from rnnprune.pruning.options import NOfM, Selection
 from rnnprune.workflows.bench_pieces import pieces_of
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.subject import open_subject
@@ -56,3 +57,16 @@ def test_a_matrix_may_have_a_target_of_its_own_and_the_manifest_tells_it(tmp_pat
     assert done.per_tensor == {"weight_ih_l0": 0.9, "weight_hh_l0": 0.5}
     selection = json.loads((tmp_path / "run/rnnprune.json").read_text())["pruning"]["selection"]
     assert (selection["scope"], selection["target_of"]) == ("tensor", [["weight_hh*", 0.5]])
+
+
+def test_columns_that_a_row_keeps_are_told_by_the_card_and_the_manifest(tmp_path: Path) -> None:
+    torch.save(nn.LSTM(16, 8).state_dict(), tmp_path / "dense.pt")
+    done = prune(tmp_path / "dense.pt", 0.875, Selection(n_of_m=NOfM(1, 8)), tmp_path / "run")
+    assert done.per_tensor == {"weight_ih_l0": 0.875, "weight_hh_l0": 0.875}
+    pruned = load_file(tmp_path / "run/model.safetensors")["weight_ih_l0"]
+    assert (pruned.unflatten(1, (2, 8)).count_nonzero(2) == 1).all()
+    assert json.loads((tmp_path / "run/rnnprune.json").read_text())["pruning"]["selection"]["n_of_m"] == [1, 8]
+    assert (
+        "(target 0.875 for each tensor, at most 1 of every 8 columns of a row)"
+        in (tmp_path / "run/README.md").read_text()
+    )
