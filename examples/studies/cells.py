@@ -17,9 +17,9 @@ RATES = ("0.001", "0.002", "0.004")
 SEEDS = (0, 1, 2)
 OWN = "own"  # the rate is tuned for this very variant
 
-Form = Literal["dense", "dense-int8", "csr", "csr-fp16", "bsr", "bsr-int8"]
+Form = Literal["dense", "dense-int8", "csr", "csr-fp16", "bitmask-int8", "bsr", "bsr-int8"]
 DENSE_FORMS: tuple[Form, ...] = ("dense", "dense-int8")
-SINGLE_FORMS: tuple[Form, ...] = ("csr", "csr-fp16")
+SINGLE_FORMS: tuple[Form, ...] = ("csr", "csr-fp16", "bitmask-int8")
 BLOCK_FORMS: tuple[Form, ...] = ("bsr", "bsr-int8")
 
 
@@ -97,7 +97,7 @@ def _singles() -> Iterator[tuple[str, Variant]]:
     for saliency in ("fisher", "magnitude"):
         for percent in (80, 90, 95):
             flags = pruned(f"{percent / 100:g}", "cubic", saliency, SHARED[saliency])
-            rate = f"B/cubic-{saliency}"
+            rate = OWN if saliency == "fisher" and percent != 90 else f"B/cubic-{saliency}"
             told = f"single weights, {percent} %; {saliency}"
             yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS)
 

@@ -14,6 +14,7 @@ ALONE = ("--threads", "1")
 EXPORTS: dict[Form, str] = {
     "csr": "--format csr",
     "csr-fp16": "--format csr --values fp16",
+    "bitmask-int8": "--format bitmask --values int8",
     "bsr": "--format bsr",
     "bsr-int8": "--format bsr --values int8",
 }

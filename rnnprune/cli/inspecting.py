@@ -22,9 +22,11 @@ def export(
     source: Source = None,
     format: Annotated[
         ExportFormat,
-        typer.Option("--format", help="csr: as small as the model is sparse; bsr: for one pruned in blocks."),
+        typer.Option("--format", help="csr; bitmask: smaller up to 94 % of zeros; bsr: for one pruned in blocks."),
     ] = "csr",
-    values: Annotated[Values, typer.Option("--values", help="Number format of the matrices; int8: of bsr.")] = "keep",
+    values: Annotated[
+        Values, typer.Option("--values", help="Number format of the matrices; int8: of bitmask and bsr.")
+    ] = "keep",
     block: Annotated[
         str | None, typer.Option("--block", help="Of bsr: 16x1, 8x4.", show_default="as it was pruned")
     ] = None,

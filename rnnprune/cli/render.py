@@ -160,6 +160,10 @@ def _(result: Exported) -> None:
     if result.format == "bsr":
         sizes = ", ".join(sorted(set(result.blocked.sizes.values()))) or "none, as --format csr"
         print(f"matrices in blocks: {len(result.blocked.sizes)} ({sizes})", file=sys.stderr)
+    if result.format == "bitmask" and result.sparse:
+        rest = result.sparse - len(result.bitmasks)
+        told = f" ({rest} smaller as CSR, whose values stay as they are)" if rest else ""
+        print(f"matrices as bitmasks: {len(result.bitmasks)}{told}", file=sys.stderr)
     if result.values == "int8":
         print(f"largest rounding error: {result.blocked.rounding_error:.2%} of the largest weight", file=sys.stderr)
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from rnnprune.errors import UsageError
 from rnnprune.formats.container import Array
+from rnnprune.formats.int8 import SCALES, as_float32
 from rnnprune.formats.layout import PARTS, Arrays, Layout, described, pointers_of
 from rnnprune.formats.lazy import LazyTensor, lazy
 from rnnprune.kernels.bsr import (
@@ -26,11 +26,9 @@ from rnnprune.kernels.bsr import (
     bsr_int8,
     bsr_nbytes,
     bsr_problem,
-    bsr_to_dense,
 )
 from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes, index_dtype, nonzero_count
 
-SCALES = "scales"
 FORMAT: Mapping[str, Any] = {
     "format": "custom",
     "custom": {
@@ -84,17 +82,6 @@ def bsr_layout(tensor: LazyTensor, block: Block | None = None, *, int8: bool = F
     return _layout(tensor, block, pointers_of(counts), int8=int8)
 
 
-def rounded_to_int8(tensor: LazyTensor) -> LazyTensor:
-    """A matrix in float32 as its int8 values and their scales give it back; the block makes no difference to that."""
-
-    def rounded(part: Tensor) -> Tensor:
-        return bsr_to_dense(bsr_int8(_float32(part), (1, part.shape[1])))
-
-    return LazyTensor(
-        tensor.shape, torch.float32, lambda: rounded(tensor.whole()), lambda rows: map(rounded, tensor.parts(rows))
-    )
-
-
 class _Survey(NamedTuple):
     """counts: block -> in each block row, how many blocks hold a nonzero; full: see `full_block`."""
 
@@ -125,7 +112,7 @@ def _survey(tensor: LazyTensor, blocks: tuple[Block, ...]) -> _Survey:
 
 def _slabs(tensor: LazyTensor, block: Block, *, int8: bool) -> Iterator[Bsr]:
     for slab in tensor.slabs(block[0]):
-        yield bsr_int8(_float32(slab), block) if int8 else bsr_from_dense(slab, block)
+        yield bsr_int8(as_float32(slab), block) if int8 else bsr_from_dense(slab, block)
 
 
 def _layout(tensor: LazyTensor, block: Block, pointers: Tensor, *, int8: bool) -> Layout:
@@ -153,12 +140,6 @@ def layout_of_bsr(bsr: Bsr) -> Layout:
     return Layout(arrays, described(arrays, [rows // high, cols // wide, high, wide], FORMAT), bsr.block)
 
 
-def part_names(descriptor: Mapping[str, Any]) -> tuple[str, ...]:
-    """The arrays that this descriptor speaks of."""
-    types = descriptor.get("data_types")
-    return (*PARTS, SCALES) if isinstance(types, dict) and SCALES in types else PARTS
-
-
 def bsr_of_parts(shape: object, parts: Mapping[str, Tensor]) -> Bsr | str:
     """The matrix of a described shape, or the first broken invariant: everything is checked before the Bsr exists."""
     crow_indices, col_indices, values = (parts[part] for part in PARTS)
@@ -169,12 +150,3 @@ def bsr_of_parts(shape: object, parts: Mapping[str, Tensor]) -> Bsr | str:
     rows, cols = shape[0] * shape[2], shape[1] * shape[3]
     problem = bsr_problem(crow_indices, col_indices, values, parts.get(SCALES), (rows, cols))
     return problem or Bsr(crow_indices, col_indices, values, (rows, cols), parts.get(SCALES))
-
-
-def _float32(tensor: Tensor) -> Tensor:
-    cast = tensor.to(torch.float32)
-    if not cast.isfinite().all():
-        raise UsageError(
-            "a weight is beyond float32, in which the scales of int8 values are; export with --values keep"
-        )
-    return cast

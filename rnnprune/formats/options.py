@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal
 
-ExportFormat = Literal["csr", "bsr", "dense"]
+ExportFormat = Literal["csr", "bsr", "bitmask", "dense"]
 Values = Literal["keep", "fp32", "fp16", "bf16", "int8"]

@@ -35,9 +35,7 @@ from rnnprune.kernels.csr import (
     nonzero_count,
     pointer_dtype,
 )
-
-LARGEST_INT8 = 127
-SMALLEST_SCALE = torch.finfo(torch.float32).smallest_normal  # below, a float32 is no longer exact to 24 bits
+from rnnprune.kernels.int8 import in_int8, int8_problem, largest_of_rows
 
 Block = tuple[int, int]
 
@@ -98,14 +96,8 @@ def bsr_int8(weight: Float32[Tensor, "rows cols"], block: Block) -> Bsr:
     A weight below half a step of its row becomes zero, and a block of nothing else is dropped; so is a row whose scale
     would be no normal float32.
     """
-    weight = weight.detach()
-    largest = weight.abs().amax(1) if weight.shape[1] else weight.new_zeros(len(weight))
-    scales = largest / LARGEST_INT8
-    scales = torch.where((scales * LARGEST_INT8).isfinite(), scales, scales.nextafter(torch.zeros_like(scales)))
-    scales = torch.where(scales >= SMALLEST_SCALE, scales, 0.0)
-    steps = torch.where(scales > 0, scales, torch.inf).unsqueeze(1)
-    rounded = (weight / steps).round().clamp(-LARGEST_INT8, LARGEST_INT8)
-    return _from_grid(rounded.to(torch.int8), block, scales)
+    values, scales = in_int8(weight)
+    return _from_grid(values, block, scales)
 
 
 def bsr_to_dense(bsr: Bsr) -> Float[Tensor, "rows cols"]:
@@ -192,35 +184,10 @@ def _float_problem(values: Tensor) -> str | None:
 
 
 def _int8_problem(crow: Tensor, values: Tensor, scales: Tensor | None, rows: int) -> str | None:
-    """Every row uses its whole range, -127 or 127 somewhere in it: whoever takes its largest value finds the scale."""
-    if scales is None or scales.dtype != torch.float32 or tuple(scales.shape) != (rows,):
-        found = "none" if scales is None else f"{str(scales.dtype).removeprefix('torch.')} {list(scales.shape)}"
-        return f"int8 values need scales, float32 [{rows}]; found {found}"
-    array, scale = values.detach().cpu().numpy(), scales.detach().cpu().numpy()
-    if (array == -128).any():
-        return "an int8 value is -128, expected -127..127"
-    if problem := _empty_block_problem(array):
-        return problem
-    with np.errstate(over="ignore"):
-        if not np.isfinite(scale * np.float32(LARGEST_INT8)).all() or np.signbit(scale).any():
-            return "a scale is negative, NaN, infinite or too large"
-    largest = _largest_of_rows(crow.detach().cpu().numpy(), np.abs(array), rows)
-    wrong = np.where(largest == 0, scale != 0, (largest != LARGEST_INT8) | (scale < SMALLEST_SCALE))
-    if wrong.any():
-        row = int(wrong.argmax())
-        found = f"row {row} has the scale {scale[row]:g} and int8 values up to {largest[row]}"
-        return f"{found}, expected a scale that makes them 127, or 0 for none"
-    return None
+    def largest(magnitudes: Array) -> Array:
+        return largest_of_rows(crow.detach().cpu().numpy(), magnitudes.max(axis=2)).reshape(rows)
 
-
-def _largest_of_rows(crow: Array, magnitudes: Array, rows: int) -> Array:
-    """[rows]: the largest of magnitudes [blocks, R, C] in every row, 0 where it has no block."""
-    of_blocks = magnitudes.max(axis=2)
-    largest = np.zeros((rows // magnitudes.shape[1], magnitudes.shape[1]), of_blocks.dtype)
-    held = np.flatnonzero(np.diff(crow))
-    if len(held):
-        largest[held] = np.maximum.reduceat(of_blocks, crow[held], axis=0)
-    return largest.reshape(rows)
+    return _empty_block_problem(values.detach().cpu().numpy()) or int8_problem(values, scales, rows, largest)
 
 
 def _empty_block_problem(array: Array) -> str | None:

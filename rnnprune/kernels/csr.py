@@ -107,11 +107,6 @@ def csr_nbytes(shape: tuple[int, int], nnz: int, value_itemsize: int) -> int:
     return pointers + nnz * (index_dtype(cols).itemsize + value_itemsize)
 
 
-def bitmask_nbytes(shape: tuple[int, ...], nnz: int, value_itemsize: int) -> int:
-    """Bytes of one bit per element, rounded up to a byte, plus the nonzeros."""
-    return -(-math.prod(shape) // 8) + nnz * value_itemsize
-
-
 def validate_csr(csr: Csr, name: str = "matrix") -> None:
     """Raise InputRefused, naming the matrix and the broken invariant, unless every invariant holds."""
     problem = csr_problem(csr.crow_indices, csr.col_indices, csr.values, csr.shape)
@@ -125,14 +120,14 @@ def csr_problem(crow_indices: Tensor, col_indices: Tensor, values: Tensor, shape
     Checked in numpy before anything indexes with these arrays: an index out of range is a write out of bounds in
     native code (CVE-2025-62164), and torch does not check by default.
     """
-    problem = _shape_problem(shape) or _layout_problem(crow_indices, col_indices, values, shape)
+    problem = shape_problem(shape) or _layout_problem(crow_indices, col_indices, values, shape)
     if problem is not None:
         return problem
     crow, col = crow_indices.detach().cpu().numpy(), col_indices.detach().cpu().numpy()
-    return _pointer_problem(crow, len(col)) or _index_problem(crow, col, shape[1]) or _value_problem(values)
+    return _pointer_problem(crow, len(col)) or _index_problem(crow, col, shape[1]) or value_problem(values)
 
 
-def _shape_problem(shape: tuple[Any, ...]) -> str | None:
+def shape_problem(shape: tuple[Any, ...]) -> str | None:
     if len(shape) != 2:
         return f"shape {list(shape)} has {len(shape)} dimensions, expected 2"
     if not all(type(size) is int and 0 <= size <= MAX_DIM for size in shape):
@@ -188,7 +183,7 @@ def _index_problem(crow: Array, col: Array, cols: int) -> str | None:
     return None
 
 
-def _value_problem(values: Tensor) -> str | None:
+def value_problem(values: Tensor) -> str | None:
     array: Array = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
     if not np.isfinite(array).all():
         return "a stored value is NaN or infinite"

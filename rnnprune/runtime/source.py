@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from rnnprune.architecture import Shape, misfit
 from rnnprune.errors import UsageError
 from rnnprune.formats.checkpoint import read_checkpoint
+from rnnprune.formats.forms import as_csr
 from rnnprune.formats.run_folder import model_of
 from rnnprune.formats.sparse import is_sparse_file, read_sparse
-from rnnprune.kernels.bsr import Bsr, bsr_to_csr
 from rnnprune.kernels.csr import Csr, csr_to_dense, validate_csr
 from rnnprune.runtime.weights import PARTS
 
@@ -32,7 +32,7 @@ def read_source(source: Source) -> dict[str, Csr | Tensor]:
     if not is_sparse_file(path):
         return fold(read_checkpoint(path).state_dict())
     file = read_sparse(path)
-    tensors = {name: bsr_to_csr(item) if isinstance(item, Bsr) else item for name, item in file.tensors.items()}
+    tensors = {name: as_csr(item) for name, item in file.tensors.items()}
     return tensors | {alias: tensors[name] for alias, name in file.aliases.items()}
 
 

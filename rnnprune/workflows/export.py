@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import torch
 
 from rnnprune.errors import StorageError, UsageError
-from rnnprune.formats.bsr import bsr_layout, rounded_to_int8
+from rnnprune.formats.bitmask import bitmask_layout
+from rnnprune.formats.bsr import bsr_layout
 from rnnprune.formats.checkpoint import open_checkpoint
 from rnnprune.formats.container import read_metadata, write_dense
+from rnnprune.formats.int8 import SCALES, rounded_to_int8
 from rnnprune.formats.layout import Layout, csr_layout, dense_layout, underflow
 from rnnprune.formats.lazy import LazyTensor, in_dtype
 from rnnprune.formats.options import ExportFormat, Values
@@ -40,7 +42,7 @@ class Blocked(NamedTuple):
 class Exported:
     """The file, its size, the size of the same tensors dense in float32, and what became of the values.
 
-    sparse: how many matrices are stored so.
+    sparse: how many matrices are stored so; bitmasks: which of them as bitmasks.
     """
 
     source: Path
@@ -52,6 +54,7 @@ class Exported:
     underflowed: int
     blocked: Blocked
     sparse: int
+    bitmasks: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -64,6 +67,7 @@ class Exported:
             "dense_bytes": self.dense_bytes,
             "underflowed": self.underflowed,
             "blocks": self.blocked.sizes,
+            "bitmasks": list(self.bitmasks),
             "rounding_error": self.blocked.rounding_error,
         }
 
@@ -79,9 +83,10 @@ def export(
 ) -> Exported:
     """Write the file beside its final name, read it back, compare it with what it should hold, then name it.
 
-    values: "keep" leaves every tensor's dtype as it is; others cast the matrices, int8 those in blocks alone, and the
-    comparison is with the cast values. block, of `bsr`: the one of the pruning run if not given, else what each
-    matrix's zeros show; a matrix that blocks do not make smaller is stored as `csr` would.
+    values: "keep" leaves every tensor's dtype as it is; others cast the matrices, int8 those alone that are stored in
+    blocks or as a bitmask, and the comparison is with the cast values. block, of `bsr`: the one of the pruning run if
+    not given, else what each matrix's zeros show; a matrix that blocks, or a bitmask, do not make smaller is stored as
+    `csr` would.
     """
     _require_sense(form, values, block)
     subject = open_subject(path, lazily=True)
@@ -91,13 +96,16 @@ def export(
     _require_free(out, source.path, default, overwrite=overwrite)
     wanted = block or (_recorded_block(subject) if form == "bsr" else None)
     prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.stored.items()}
-    blocked = _blocked(prepared)
-    if values == "int8" and not blocked.sizes:
+    if values == "int8" and not any(SCALES in each.layout.arrays for each in prepared.values()):
+        place, remedy = (
+            ("in blocks", "prune with --block 16x1") if form == "bsr" else ("as a bitmask", "prune it first")
+        )
         raise UsageError(
-            f"{source.path}: no matrix in it gets smaller in blocks, so there is nothing to store as int8; "
-            "prune with --block 16x1, or export with --format csr"
+            f"{source.path}: no matrix in it gets smaller {place}, so there is nothing to store as int8; "
+            f"{remedy}, or export with --format csr"
         )
     _write(out, form, prepared, source.aliases, {**source.metadata, "values": values, SOURCE_KEY: source.path.name})
+    described = {name: each.layout.descriptor for name, each in prepared.items() if each.layout.descriptor is not None}
     return Exported(
         source=subject.path,
         path=out,
@@ -106,8 +114,9 @@ def export(
         bytes=out.stat().st_size,
         dense_bytes=sum(math.prod(tensor.shape) * 4 for tensor in source.stored.values()),
         underflowed=sum(each.underflowed for each in prepared.values()),
-        blocked=blocked,
-        sparse=sum(each.layout.descriptor is not None for each in prepared.values()),
+        blocked=_blocked(prepared),
+        sparse=len(described),
+        bitmasks=tuple(name for name, descriptor in described.items() if descriptor["format"] == "bitmask"),
     )
 
 
@@ -117,8 +126,8 @@ def _blocked(prepared: Mapping[str, _Prepared]) -> Blocked:
 
 
 def _require_sense(form: ExportFormat, values: Values, block: Block | None) -> None:
-    if form != "bsr" and values == "int8":
-        raise UsageError(f"--values int8 is for matrices in blocks, not for --format {form}; add --format bsr")
+    if form not in ("bsr", "bitmask") and values == "int8":
+        raise UsageError(f"--values int8 goes with --format bitmask, or bsr for one pruned in blocks, not with {form}")
     if form != "bsr" and block is not None:
         raise UsageError(f"--block is for matrices in blocks, not for --format {form}; add --format bsr")
 
@@ -193,19 +202,21 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(name: str, tensor: LazyTensor, form: ExportFormat, values: Values, block: Block | None) -> _Prepared:
-    if values == "int8":
-        return _in_int8(tensor, block)
-    dense, underflowed = _cast(tensor, values, name)
-    layout = dense_layout(dense) if form == "dense" else None
+    int8 = values == "int8"
+    dense, underflowed = (tensor, 0) if int8 else _cast(tensor, values, name)
+    layout = None
     if form == "bsr":
-        layout = bsr_layout(dense, block)
+        layout = bsr_layout(dense, block, int8=int8)
+    elif form == "bitmask":
+        layout = bitmask_layout(dense, int8=int8)
+    elif form == "dense":
+        layout = dense_layout(dense)
+    if int8 and layout is not None:
+        return _in_int8(tensor, layout)
     return _Prepared(layout or csr_layout(dense) or dense_layout(dense), dense, underflowed)
 
 
-def _in_int8(tensor: LazyTensor, block: Block | None) -> _Prepared:
-    layout = bsr_layout(tensor, block, int8=True)
-    if layout is None:
-        return _Prepared(csr_layout(tensor) or dense_layout(tensor), tensor, underflowed=0)
+def _in_int8(tensor: LazyTensor, layout: Layout) -> _Prepared:
     dense = rounded_to_int8(tensor)
     error = largest = 0.0
     underflowed = 0

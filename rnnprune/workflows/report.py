@@ -10,12 +10,14 @@ from typing import Any
 
 from rnnprune.architecture import Recognised, Shape, find_stacks, roles_from_shapes
 from rnnprune.formats.checkpoint import Checkpoint, open_checkpoint
+from rnnprune.formats.forms import Stored
 from rnnprune.formats.lazy import LazyTensor, MappedFile, lazy
 from rnnprune.formats.run_folder import model_of, newest_run
-from rnnprune.formats.sparse import SparseFile, Stored, is_sparse_file, read_sparse
+from rnnprune.formats.sparse import SparseFile, is_sparse_file, read_sparse
 from rnnprune.kernels import native
+from rnnprune.kernels.bitmask import Bitmask, bitmask_nbytes
 from rnnprune.kernels.bsr import Bsr
-from rnnprune.kernels.csr import Csr, bitmask_nbytes, csr_nbytes
+from rnnprune.kernels.csr import Csr, csr_nbytes
 from rnnprune.kernels.torch_csr import packed_nbytes
 from rnnprune.pruning.selection import PRUNED_BY_DEFAULT
 
@@ -147,7 +149,7 @@ def _reasons(
 
 
 def _nnz(item: Stored | LazyTensor, mapped: MappedFile | None) -> int:
-    if isinstance(item, Csr):
+    if isinstance(item, Csr | Bitmask):
         return item.nnz
     return lazy(item.values if isinstance(item, Bsr) else item, mapped).count_nonzero()
 

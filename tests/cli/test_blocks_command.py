@@ -33,7 +33,7 @@ def test_the_command(rnnprune: Callable[..., Any], folder: Path) -> None:
 def test_what_it_refuses(rnnprune: Callable[..., Any], folder: Path) -> None:
     blocked(folder)
     for flags, text in (
-        (("--values", "int8"), "add --format bsr"),
+        (("--values", "int8"), "--values int8 goes with --format bitmask"),
         (("--format", "bsr", "--block", "16"), "--block takes ROWSxCOLUMNS"),
         (("--block", "16x1"), "add --format bsr"),
     ):

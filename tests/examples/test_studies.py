@@ -71,9 +71,9 @@ def test_a_diverged_rate_is_never_taken_and_a_missing_one_leaves_the_choice_open
     cell = Cell("B", "lm", "cubic-fisher", 0)
     for rate, figure in {"0.0005": 3.5, "0.001": 3.0, "0.002": 4.0}.items():
         made_up(run_of(cell, rate), lambda _, figure=figure: figure)
-    assert choice.chosen(Cell("D", "lm", "single80-fisher", 2)) is None
+    assert choice.chosen(Cell("D", "lm", "single90-fisher", 2)) is None
     raw.write(run_of(cell, "0.004"), raw.diverged(5))
-    assert choice.chosen(Cell("D", "lm", "single80-fisher", 2)) == "0.001"
+    assert choice.chosen(Cell("D", "lm", "single90-fisher", 2)) == "0.001"
     told = "0.0005: 3.5, 0.001: 3, 0.002: 4, 0.004: diverged"
     assert f"| lm | cubic, 5 to 50 %; fisher | {told} | 0.001 |" in tables.of_study("B")
 
@@ -97,7 +97,7 @@ def test_a_cell_whose_rate_another_one_decides_asks_for_that_first() -> None:
 
 @pytest.mark.usefixtures("elsewhere")
 def test_status_counts_down_to_nothing() -> None:
-    chosen = cells("D/speech/single80-fisher") + cells("B/speech/cubic-fisher")
+    chosen = cells("D/speech/single90-fisher") + cells("B/speech/cubic-fisher")
     before = status.table(chosen)
     assert before.splitlines()[-1].split() != ["0"]
     assert not any(map(status.is_done, chosen))

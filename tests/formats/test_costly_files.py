@@ -186,7 +186,7 @@ def test_a_sparse_file_of_bytes_does_not_become_a_gigabyte(tmp_path: Path) -> No
 def test_a_report_of_a_sparse_file_makes_nothing_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.safetensors"
     write_sparse(path, {"w": empty_csr(4, 2**18)}, {"tied": "w"}, {"choices": {"w": {"pruned": True, "reason": "r"}}})
-    monkeypatch.setattr("rnnprune.formats.sparse.csr_to_dense", lambda _: pytest.fail("made dense"))
+    monkeypatch.setattr("rnnprune.formats.forms.to_dense", lambda _: pytest.fail("made dense"))
     with pytest.raises(pytest.fail.Exception):
         densify(read_sparse(path))
     reads: list[Path] = []

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rnnprune.formats.container import write_dense
-from rnnprune.formats.sparse import Stored, write_sparse
+from rnnprune.formats.forms import Stored
+from rnnprune.formats.sparse import write_sparse
+from rnnprune.kernels.bitmask import bitmask_from_dense, bitmask_int8
 from rnnprune.kernels.bsr import bsr_from_dense, bsr_int8
 from rnnprune.kernels.csr import csr_from_dense
 from rnnprune.tasks.lm import LmModel, LmModelSpec
@@ -71,6 +73,10 @@ def bases() -> dict[str, Base]:
         "bsr 2x4 fp16": Base("sparse", _sparse("bsr", lambda w: bsr_from_dense(w.half(), (2, 4)), plain, (2, 4))),
         "bsr int8 4x4": Base("sparse", _sparse("bsr", lambda w: bsr_int8(w, (4, 4)), plain, (4, 4))),
         "lm bsr int8": Base("sparse", _sparse("lm", lambda w: bsr_int8(w, (16, 1)), about, (16, 1))),
+        "bitmask": Base("sparse", _sparse("bitmask", bitmask_from_dense, plain)),
+        "bitmask bf16": Base("sparse", _sparse("bitmask", lambda w: bitmask_from_dense(w.bfloat16()), plain)),
+        "bitmask odd": Base("sparse", _written({"w": bitmask_int8(torch.eye(5, 7))}, {}, {})),
+        "lm bitmask int8": Base("sparse", _sparse("lm", bitmask_int8, about)),
         "lm dense": Base("safetensors", _dense(weights("lm"), about)),
         "dense": Base("safetensors", _dense(weights("dense"), plain)),
         "zip": Base("torch zip", _torch(weights("zip"))),

@@ -68,15 +68,18 @@ def check(data: bytes) -> Contents:
     for name, told in json_object(metadata["binsparse"]).items():
         need(isinstance(told, dict) and told.get("version") == "0.1", "descriptor version")
         in_blocks = told.get("format") == "custom" and told.get("custom") == {"level": BLOCKS}
-        need(in_blocks or told.get("format") == "CSR", "descriptor format")
+        as_bitmask = told.get("format") == "bitmask"
+        need(in_blocks or as_bitmask or told.get("format") == "CSR", "descriptor format")
         types = told.get("data_types")
         need(isinstance(types, dict), "data_types")
-        parts = ["pointers_to_1", "indices_1", "values", *(["scales"] if in_blocks and "scales" in types else [])]
+        parts = ["bits", "values"] if as_bitmask else ["pointers_to_1", "indices_1", "values"]
+        parts += ["scales"] if (in_blocks or as_bitmask) and "scales" in types else []
         need(all(f"{name}.{part}" in arrays for part in parts), "an array is missing")
         held = {part: arrays.pop(f"{name}.{part}") for part in parts}
         need(types == {part: DTYPES[array.dtype][0] for part, array in held.items()}, "data_types disagree")
         need(told.get("number_of_stored_values") == len(held["values"].elements), "number_of_stored_values")
-        shape, itemsize, build = (blocks if in_blocks else csr)(told.get("shape"), held)
+        read = blocks if in_blocks else bitmask if as_bitmask else csr
+        shape, itemsize, build = read(told.get("shape"), held)
         claimed += math.prod(shape) * itemsize
         matrices[name] = build
     need(not matrices.keys() & arrays.keys(), "stored twice")
@@ -212,6 +215,37 @@ def blocks(shape: object, held: dict[str, Stored]) -> Built:
         whole.eliminate_zeros()
         whole.sort_indices()
         return whole
+
+    return (rows, cols), itemsize, build
+
+
+def bitmask(shape: object, held: dict[str, Stored]) -> Built:
+    """The same of a matrix with one bit for each element."""
+    rows, cols = sizes_of(shape, 2)
+    count = rows * cols
+    need(count <= MAX_ELEMENTS, "elements")
+    bits, stored = held["bits"], held["values"]
+    need(bits.dtype == "U8" and bits.shape == [(count + 7) // 8], "bits")
+    need(len(stored.shape) == 1, "values")
+    flags = np.array([byte >> bit & 1 for byte in bits.data for bit in range(8)], bool)
+    need(not flags[count:].any(), "the last byte ends in zeros")
+    kept, values = flags[:count].reshape(rows, cols), stored.elements
+    need(kept.sum() == len(values) and values.all(), "as many values, none of them zero")
+    itemsize, pointers = np.dtype(DTYPES[stored.dtype][1]).itemsize, np.concatenate([[0], kept.sum(1).cumsum()])
+    scale = np.ones(rows)
+    if stored.dtype == "I8":
+        itemsize, scale = 4, scales(held.get("scales"), values[:, None, None], pointers, rows)
+    else:
+        need(stored.dtype in VALUES and "scales" not in held, "values")
+        need(np.isfinite(values).all(), "values finite")
+
+    def build() -> sparse.csr_matrix:
+        whole = np.zeros((rows, cols))
+        whole[kept] = values.astype(np.float64)
+        whole = whole * scale[:, None]
+        found = sparse.csr_matrix(whole.astype(np.float32).astype(np.float64) if stored.dtype == "I8" else whole)
+        found.eliminate_zeros()
+        return found
 
     return (rows, cols), itemsize, build
 

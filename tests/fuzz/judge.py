@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from rnnprune.errors import InputRefused, UsageError
 from rnnprune.formats.checkpoint import Checkpoint, read_checkpoint
+from rnnprune.formats.forms import as_csr
 from rnnprune.formats.sparse import SparseFile, is_sparse_file, read_sparse
 from rnnprune.kernels import native
-from rnnprune.kernels.bsr import Bsr, bsr_to_csr
 from rnnprune.kernels.csr import Csr
 from rnnprune.runtime.engines import make_product
 from rnnprune.runtime.sparsify import sparsify
@@ -86,7 +86,8 @@ def _same_content(found: SparseFile, truth: checker.Contents, everything: bool) 
         if isinstance(item, Tensor):
             _same_bytes(name, item, truth.arrays[name])
         elif 0 not in item.shape:
-            csr = bsr_to_csr(item) if isinstance(item, Bsr) else item
+            csr = as_csr(item)
+            assert isinstance(csr, Csr)
             _same_elements(name, csr, truth.matrices[name])
             if everything:
                 _same_product(name, csr, truth.matrices[name])

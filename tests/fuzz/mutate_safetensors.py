@@ -120,7 +120,7 @@ def _parameter(rng: random.Random, parts: Parts) -> str:
 def _part(rng: random.Random, parts: Parts, *kinds: str) -> list[Any]:
     """The [dtype, shape, bytes] of one array of a sparse parameter; of any of its parts where none is named."""
     name = _parameter(rng, parts)
-    names = [f"{name}.{kind}" for kind in kinds or ("pointers_to_1", "indices_1", "values", "scales")]
+    names = [f"{name}.{kind}" for kind in kinds or ("pointers_to_1", "indices_1", "values", "scales", "bits")]
     return parts.arrays[rng.choice([each for each in names if each in parts.arrays] or list(parts.arrays))]
 
 
@@ -233,7 +233,7 @@ def longer_or_shorter(rng: random.Random, parts: Parts) -> None:
 def retyped(rng: random.Random, parts: Parts) -> None:
     """The same elements in another dtype, or the same bytes under another name; the descriptor may agree."""
     name = _parameter(rng, parts)
-    part = rng.choice(("pointers_to_1", "indices_1", "values", "scales"))
+    part = rng.choice(("pointers_to_1", "indices_1", "values", "scales", "bits"))
     entry = parts.arrays.get(f"{name}.{part}")
     if entry is None:
         return

@@ -64,7 +64,10 @@ def test_every_whole_file_is_accepted(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("blind", ["csr_problem", "_descriptor_problem", "check_aliases"])
 def test_a_reader_that_forgets_a_rule_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: str) -> None:
     """The judge itself: with one check taken out of the reader, some of these files must be told as faults."""
-    monkeypatch.setattr(f"rnnprune.formats.sparse.{blind}", lambda *args: args[1] if blind == "check_aliases" else None)
+    place = "sparse" if blind == "check_aliases" else "forms"
+    monkeypatch.setattr(
+        f"rnnprune.formats.{place}.{blind}", lambda *args: args[1] if blind == "check_aliases" else None
+    )
     faults = 0
     for seed in range(1000):
         made = victim(seed)
@@ -77,7 +80,9 @@ def test_a_reader_that_forgets_a_rule_is_found_out(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lm bsr int8", "csr fp16", "lm dense", "zip nested", "legacy nested", "npz deflated"])
+@pytest.mark.parametrize(
+    "name", ["lm bsr int8", "lm bitmask int8", "csr fp16", "lm dense", "zip nested", "legacy nested", "npz deflated"]
+)
 def test_a_file_cut_at_any_length_is_refused(tmp_path: Path, name: str) -> None:
     data = bases()[name].data
     for length in range(min(len(data), 4096)):
@@ -87,7 +92,7 @@ def test_a_file_cut_at_any_length_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["csr", "lm bsr int8", "bsr 8x4 bf16", "lm dense", "zip", "npz"])
+@pytest.mark.parametrize("name", ["csr", "lm bitmask int8", "lm bsr int8", "bsr 8x4 bf16", "lm dense", "zip", "npz"])
 def test_a_flipped_bit_is_refused_or_changes_values_alone(tmp_path: Path, name: str) -> None:
     """2,500 of each; what becomes another shape all the same fits no model. A sparse file carries no checksum."""
     data = bytearray(bases()[name].data)

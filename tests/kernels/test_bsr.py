@@ -13,7 +13,6 @@ from torch import Tensor
 
 from rnnprune.errors import InputRefused
 from rnnprune.kernels.bsr import (
-    SMALLEST_SCALE,
     Bsr,
     bsr_from_dense,
     bsr_int8,
@@ -24,6 +23,7 @@ from rnnprune.kernels.bsr import (
     validate_bsr,
 )
 from rnnprune.kernels.csr import csr_to_dense
+from rnnprune.kernels.int8 import SMALLEST_SCALE
 
 BLOCKS = [(16, 1), (8, 4), (8, 1), (4, 4), (1, 1), (3, 5)]
 WEIGHT = torch.tensor([[0.0, 0.0, 1.5, -0.0], [0, 0, -127, 1], [0, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 4], [0, 0, 0, 1]])

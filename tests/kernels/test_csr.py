@@ -13,7 +13,6 @@ from torch import Tensor
 from rnnprune.errors import InputRefused
 from rnnprune.kernels.csr import (
     Csr,
-    bitmask_nbytes,
     csr_from_dense,
     csr_nbytes,
     csr_problem,
@@ -109,8 +108,6 @@ def test_bytes_are_counted_by_hand() -> None:
     assert csr_nbytes((768, 256), 19_661, 2) == 769 * 4 + 19_661 * 4
     assert csr_nbytes((2, 70_000), 10, 4) == 3 * 4 + 10 * 8
     assert csr_nbytes((2**20, 4096), 2**31, 4) == (2**20 + 1) * 8 + 2**31 * 6
-    assert bitmask_nbytes((768, 256), 19_661, 4) == 24_576 + 19_661 * 4
-    assert bitmask_nbytes((3, 3), 2, 2) == 2 + 4
 
 
 def test_a_parameter_that_needs_a_gradient_is_fine() -> None:

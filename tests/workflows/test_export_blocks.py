@@ -133,7 +133,9 @@ def test_other_dtypes_become_float32_where_they_are_int8(bare: Path, dtype: torc
 
 
 def test_what_makes_no_sense_is_refused(bare: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--values int8 is for matrices in blocks, not for --format csr; add --format"):
+    with pytest.raises(
+        UsageError, match="--values int8 goes with --format bitmask, or bsr for one pruned in blocks, not with csr"
+    ):
         export(bare, "csr", "int8")
     with pytest.raises(UsageError, match="--block is for matrices in blocks, not for --format dense"):
         export(bare, "dense", block=Block(4, 1))

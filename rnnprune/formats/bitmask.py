@@ -1,0 +1,81 @@
+"""How a sparse file holds a matrix as a bitmask: its arrays, its descriptor, and when that is worth it.
+
+binsparse 0.1 has no such format, so the descriptor bears a name of ours. docs/format.md is the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnprune.formats.container import Array
+from rnnprune.formats.int8 import SCALES, as_float32
+from rnnprune.formats.layout import Arrays, Layout, csr_layout, described
+from rnnprune.formats.lazy import LazyTensor
+from rnnprune.kernels.bitmask import (
+    BITS,
+    Bitmask,
+    bitmask_from_dense,
+    bitmask_int8,
+    bitmask_nbytes,
+    bitmask_problem,
+)
+from rnnprune.kernels.csr import csr_nbytes
+
+FORMAT: Mapping[str, Any] = {"format": "bitmask"}
+PARTS = ("bits", "values")
+
+
+def bitmask_layout(tensor: LazyTensor, *, int8: bool = False) -> Layout | None:
+    """A matrix that is worth storing as CSR, as a bitmask where that takes fewer bytes still, else None.
+
+    int8: values of one byte; UsageError where a weight is beyond float32, that of the scales.
+    """
+    csr = csr_layout(tensor)
+    if csr is None:
+        return None
+    shape, nnz = (tensor.shape[0], tensor.shape[1]), csr.arrays["values"].shape[0]
+    if int8:
+        found = [(each.nnz, each.scales) for each in _slabs(tensor, int8=True)]
+        stored = sum(count for count, _ in found)
+        size = bitmask_nbytes(shape, stored, 1, scaled=True)
+        scales = torch.cat([scales for _, scales in found if scales is not None])
+        more: Arrays = {SCALES: scales}
+    else:
+        stored, size, more = nnz, bitmask_nbytes(shape, nnz, tensor.dtype.itemsize), {}
+    if size >= csr_nbytes(shape, nnz, tensor.dtype.itemsize):
+        return None
+
+    def chunks(part: Callable[[Bitmask], Tensor]) -> Callable[[], Iterator[Tensor]]:
+        return lambda: map(part, _slabs(tensor, int8=int8))
+
+    bytes_of_bits = bitmask_nbytes(shape, 0, 0)
+    arrays: Arrays = {
+        "bits": Array(torch.uint8, (bytes_of_bits,), chunks(lambda each: each.bits)),
+        "values": Array(torch.int8 if int8 else tensor.dtype, (stored,), chunks(lambda each: each.values)),
+        **more,
+    }
+    return Layout(arrays, described(arrays, list(shape), FORMAT))
+
+
+def layout_of_bitmask(bitmask: Bitmask) -> Layout:
+    """Of one in memory."""
+    arrays: Arrays = {"bits": bitmask.bits, "values": bitmask.values}
+    arrays |= {} if bitmask.scales is None else {SCALES: bitmask.scales}
+    return Layout(arrays, described(arrays, list(bitmask.shape), FORMAT))
+
+
+def bitmask_of_parts(claimed: object, parts: Mapping[str, Tensor]) -> Bitmask | str:
+    """The matrix of a described shape, or the first broken invariant."""
+    shape = tuple(claimed) if isinstance(claimed, list) else ()
+    bits, values, scales = parts["bits"], parts["values"], parts.get(SCALES)
+    return bitmask_problem(bits, values, scales, shape) or Bitmask(bits, values, (shape[0], shape[1]), scales)
+
+
+def _slabs(tensor: LazyTensor, *, int8: bool) -> Iterator[Bitmask]:
+    """Of so many rows that each but the last ends with a whole byte."""
+    for slab in tensor.slabs(BITS):
+        yield bitmask_int8(as_float32(slab)) if int8 else bitmask_from_dense(slab)
