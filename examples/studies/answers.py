@@ -78,15 +78,19 @@ def faster_and_smaller(task: str, found: Rows) -> list[str]:
 
 
 def _faster(points: list[tuple[float, str, str, float | None]], int8: float | None) -> list[str]:
-    """The best figure that each side has at the latency of dense int8 or below."""
+    """Each dense model that is as fast as dense int8, against the best sparse one that is as fast as itself."""
     if int8 is None:
         return [f"As fast as dense int8: {NOT_RUN}."]
-    sides = {"dense": [], "sparse": []}  # type: dict[str, list[tuple[float, str]]]
-    for mean, told, form, us in points:
-        if us is not None and us <= int8:
-            sides["dense" if form.startswith("dense") else "sparse"].append((mean, f"{told}, {form}"))
-    best = {side: f"{min(found)[0]:.4g} ({min(found)[1]})" if found else "none" for side, found in sides.items()}
-    return [f"As fast as dense int8 or faster, the best sparse: {best['sparse']}; the best dense: {best['dense']}."]
+    timed = [(us, mean, told, form) for mean, told, form, us in points if us is not None and us <= int8]
+    sparse = [point for point in timed if not point[3].startswith("dense")]
+    lines = []
+    for us, mean, told, form in sorted(set(timed) - set(sparse), reverse=True):
+        best = min(((figure, f"{name}, {kind}") for at, figure, name, kind in sparse if at <= us), default=None)
+        found = f"{best[0]:.4g} ({best[1]})" if best else "none"
+        lines.append(
+            f"As fast as {told}, {form} ({us / 1000:.2f} ms), the best sparse: {found}; asked for: below {mean:.4g}."
+        )
+    return lines
 
 
 def _below(row: Row, other: Row, measure: Callable[[float], float] = float) -> str:

@@ -130,6 +130,14 @@ D: Mapping[str, Variant] = {
     **dict(_singles()),
     **dict(_blocks()),
     **dict(_columns()),
+    "single80-longer": Variant(
+        "single weights, 80 %, four times the steps; fisher",
+        pruned("0.8", more=SHARED["fisher"]),
+        rate="F/longer4",
+        longer=4,
+        forms=SINGLE_FORMS,
+        tasks=("g2p",),
+    ),
 }
 
 
