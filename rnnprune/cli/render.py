@@ -158,14 +158,14 @@ def _(result: Exported) -> None:
     if result.underflowed:
         print(f"{result.underflowed} values too small for {result.values} became zero", file=sys.stderr)
     if result.format == "bsr":
-        sizes = ", ".join(sorted(set(result.blocked.sizes.values()))) or "none, as --format csr"
-        print(f"matrices in blocks: {len(result.blocked.sizes)} ({sizes})", file=sys.stderr)
+        sizes = ", ".join(sorted(set(result.blocks.values()))) or "none, as --format csr"
+        print(f"matrices in blocks: {len(result.blocks)} ({sizes})", file=sys.stderr)
     if result.format == "bitmask" and result.sparse:
         rest = result.sparse - len(result.bitmasks)
         told = f" ({rest} smaller as CSR, whose values stay as they are)" if rest else ""
         print(f"matrices as bitmasks: {len(result.bitmasks)}{told}", file=sys.stderr)
     if result.values == "int8":
-        print(f"largest rounding error: {result.blocked.rounding_error:.2%} of the largest weight", file=sys.stderr)
+        print(f"largest rounding error: {result.rounding_error:.2%} of the largest weight", file=sys.stderr)
 
 
 @_print.register

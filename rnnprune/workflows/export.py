@@ -31,18 +31,12 @@ SOURCE_KEY = "source"  # in the metadata of an export: the name of the file it w
 DTYPES: Mapping[Values, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class Blocked(NamedTuple):
-    """Which matrices are stored in blocks, and of what size; the largest error of int8 over the largest weight."""
-
-    sizes: dict[str, str]
-    rounding_error: float
-
-
 @dataclass(frozen=True)
 class Exported:
     """The file, its size, the size of the same tensors dense in float32, and what became of the values.
 
-    sparse: how many matrices are stored so; bitmasks: which of them as bitmasks.
+    sparse: how many matrices are stored so; blocks: which of them in blocks, and of what size; bitmasks: which as
+    bitmasks. rounding_error: the largest of int8, as a share of the matrix's largest weight.
     """
 
     source: Path
@@ -52,9 +46,10 @@ class Exported:
     bytes: int
     dense_bytes: int
     underflowed: int
-    blocked: Blocked
     sparse: int
+    blocks: dict[str, str]
     bitmasks: tuple[str, ...]
+    rounding_error: float
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `--json`."""
@@ -66,9 +61,9 @@ class Exported:
             "bytes": self.bytes,
             "dense_bytes": self.dense_bytes,
             "underflowed": self.underflowed,
-            "blocks": self.blocked.sizes,
+            "blocks": self.blocks,
             "bitmasks": list(self.bitmasks),
-            "rounding_error": self.blocked.rounding_error,
+            "rounding_error": self.rounding_error,
         }
 
 
@@ -114,15 +109,11 @@ def export(
         bytes=out.stat().st_size,
         dense_bytes=sum(math.prod(tensor.shape) * 4 for tensor in source.stored.values()),
         underflowed=sum(each.underflowed for each in prepared.values()),
-        blocked=_blocked(prepared),
         sparse=len(described),
+        blocks={name: str(Block(*each.layout.block)) for name, each in prepared.items() if each.layout.block},
         bitmasks=tuple(name for name, descriptor in described.items() if descriptor["format"] == "bitmask"),
+        rounding_error=max((each.rounding_error for each in prepared.values()), default=0.0),
     )
-
-
-def _blocked(prepared: Mapping[str, _Prepared]) -> Blocked:
-    sizes = {name: str(Block(*each.layout.block)) for name, each in prepared.items() if each.layout.block is not None}
-    return Blocked(sizes, max((each.rounding_error for each in prepared.values()), default=0.0))
 
 
 def _require_sense(form: ExportFormat, values: Values, block: Block | None) -> None:

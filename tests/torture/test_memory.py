@@ -33,6 +33,7 @@ COMMANDS = (
     ("w.pt", "report"),
     ("w.pt", "export --format csr"),
     ("w.pt", "export --format bsr --values int8"),
+    ("w.pt", "export --format bitmask --values int8"),
     ("w.pt", "export --format dense"),
     ("w.safetensors", "report"),
     ("w.safetensors", "export --format csr --values fp16"),

@@ -65,7 +65,7 @@ def test_int8_loses_half_a_step_of_its_row_at_most_and_says_so(run: Path, tmp_pa
         half = weight.abs().amax(-1, keepdim=True) / 254 if name in PRUNED else torch.zeros(1)
         assert ((after[name] - weight).abs() <= half * 1.0001).all()
     errors = [float((after[name] - before[name]).abs().max() / before[name].abs().max()) for name in before]
-    assert exported.blocked.rounding_error == pytest.approx(max(errors), rel=1e-5)
+    assert exported.rounding_error == pytest.approx(max(errors), rel=1e-5)
     zeroed = sum(int((before[name] != 0).sum() - (after[name] != 0).sum()) for name in before)
     assert (exported.underflowed, exported.to_json()["bitmasks"]) == (zeroed, list(exported.bitmasks))
 

@@ -63,8 +63,8 @@ def test_the_file_gives_the_metric_of_its_dense_twin(run: Path, values: Any, eng
     """Four digits between the engines on the file, and the dense layers with what was read from it."""
     out = tmp_path / "x.bsr.safetensors"
     exported = export(run, "bsr", values, out)
-    assert set(exported.blocked.sizes.values()) == {"8x4"}
-    assert len(exported.blocked.sizes) == 4
+    assert set(exported.blocks.values()) == {"8x4"}
+    assert len(exported.blocks) == 4
     found = evaluate(out, TINY, engine=engine)
     assert found.value == pytest.approx(evaluate(out, TINY, engine="torch-dense-fp32").value, rel=1e-5)
     if values == "keep":
@@ -78,19 +78,19 @@ def test_int8_loses_half_a_step_at_most_and_says_so(run: Path, tmp_path: Path) -
     before = read_checkpoint(run / "model.safetensors").tensors
     after = read_checkpoint(tmp_path / "x").tensors
     errors = [float((after[name] - before[name]).abs().max() / before[name].abs().max()) for name in before]
-    assert exported.blocked.rounding_error == pytest.approx(max(errors), rel=1e-5)
+    assert exported.rounding_error == pytest.approx(max(errors), rel=1e-5)
     assert 0 < max(errors) <= 0.5001 / 127
     zeroed = sum(int((before[name] != 0).sum() - (after[name] != 0).sum()) for name in before)
     assert exported.underflowed == zeroed
     told = exported.to_json()
-    assert (told["rounding_error"], told["blocks"]) == (exported.blocked.rounding_error, exported.blocked.sizes)
+    assert (told["rounding_error"], told["blocks"]) == (exported.rounding_error, exported.blocks)
 
 
 def test_the_name_of_the_file_and_what_a_report_says(run: Path) -> None:
     exported = export(run, "bsr", "int8")
     assert exported.path == run / "model.bsr.int8.safetensors"
     stored = read_sparse(exported.path).tensors
-    assert {name for name, item in stored.items() if isinstance(item, Bsr)} == exported.blocked.sizes.keys()
+    assert {name for name, item in stored.items() if isinstance(item, Bsr)} == exported.blocks.keys()
     for tensor in report(exported.path).tensors:
         item = stored[tensor.name]
         if isinstance(item, Bsr):
@@ -99,10 +99,10 @@ def test_the_name_of_the_file_and_what_a_report_says(run: Path) -> None:
 
 
 def test_where_the_block_comes_from(run: Path, bare: Path, tmp_path: Path) -> None:
-    assert set(export(bare, "bsr", out=tmp_path / "a").blocked.sizes.values()) == {"16x1"}
-    assert set(export(bare, "bsr", out=tmp_path / "b", block=Block(4, 1)).blocked.sizes.values()) == {"4x1"}
-    assert set(export(run, "bsr", out=tmp_path / "c", block=Block(4, 4)).blocked.sizes.values()) == {"4x4"}
-    assert export(bare, "bsr", out=tmp_path / "d", block=Block(7, 1)).blocked.sizes == {}
+    assert set(export(bare, "bsr", out=tmp_path / "a").blocks.values()) == {"16x1"}
+    assert set(export(bare, "bsr", out=tmp_path / "b", block=Block(4, 1)).blocks.values()) == {"4x1"}
+    assert set(export(run, "bsr", out=tmp_path / "c", block=Block(4, 4)).blocks.values()) == {"4x4"}
+    assert export(bare, "bsr", out=tmp_path / "d", block=Block(7, 1)).blocks == {}
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", '{"pruning": 1}', '{"pruning": {"selection": {"block": [1, 1]}}}'])
@@ -110,14 +110,14 @@ def test_a_record_of_nothing_leaves_it_to_the_zeros(bare: Path, manifest: str) -
     run = bare.parent / "run"
     prune(bare, 0.909, Selection(), run)  # what is zero already stays, and no more is dropped
     (run / "rnnprune.json").write_text(manifest)
-    assert set(export(run, "bsr").blocked.sizes.values()) == {"16x1"}
+    assert set(export(run, "bsr").blocks.values()) == {"16x1"}
 
 
 def test_a_record_wins_over_what_the_zeros_show(bare: Path) -> None:
     run = bare.parent / "run"
     prune(bare, 0.909, Selection(), run)  # what is zero already stays, and no more is dropped
     (run / "rnnprune.json").write_text(json.dumps({"pruning": {"selection": {"block": [8, 1]}}}))
-    assert set(export(run, "bsr").blocked.sizes.values()) == {"8x1"}
+    assert set(export(run, "bsr").blocks.values()) == {"8x1"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -126,7 +126,7 @@ def test_other_dtypes_become_float32_where_they_are_int8(bare: Path, dtype: torc
     exported = export(bare, "bsr", "int8")
     read = read_checkpoint(exported.path).tensors
     assert {name: tensor.dtype for name, tensor in read.items()} == {
-        name: torch.float32 if name in exported.blocked.sizes else dtype for name in read
+        name: torch.float32 if name in exported.blocks else dtype for name in read
     }
     kept = read_checkpoint(export(bare, "bsr").path).tensors
     assert {tensor.dtype for tensor in kept.values()} == {dtype}
@@ -142,7 +142,7 @@ def test_what_makes_no_sense_is_refused(bare: Path, tmp_path: Path) -> None:
     torch.save(nn.LSTM(32, 64).state_dict(), tmp_path / "dense.pt")
     with pytest.raises(UsageError, match="nothing to store as int8; prune with --block 16x1"):
         export(tmp_path / "dense.pt", "bsr", "int8")
-    assert export(tmp_path / "dense.pt", "bsr").blocked.sizes == {}
+    assert export(tmp_path / "dense.pt", "bsr").blocks == {}
 
 
 @pytest.mark.skipif(bool(native.unavailable_reason()), reason="no C engine")
