@@ -97,7 +97,7 @@ def _singles() -> Iterator[tuple[str, Variant]]:
     for saliency in ("fisher", "magnitude"):
         for percent in (80, 90, 95):
             flags = pruned(f"{percent / 100:g}", "cubic", saliency, SHARED[saliency])
-            rate = OWN if saliency == "fisher" and percent != 90 else f"B/cubic-{saliency}"
+            rate = {80: OWN, 90: "F/s90", 95: "F/s95"}[percent] if saliency == "fisher" else f"B/cubic-{saliency}"
             told = f"single weights, {percent} %; {saliency}"
             yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS)
 
@@ -173,7 +173,8 @@ def _own(
     tasks: tuple[str, ...] = G2P,
 ) -> Variant:
     flags = pruned(target, more=f"--scope {scope} {more}".strip())
-    return Variant(told, flags, rate="B/cubic-fisher", longer=longer, tasks=tasks)
+    rate = "B/cubic-fisher" if scope == "tensor" else "F/s90"
+    return Variant(told, flags, rate=rate, longer=longer, tasks=tasks)
 
 
 def _first(told: str, flags: str) -> Variant:
@@ -182,8 +183,8 @@ def _first(told: str, flags: str) -> Variant:
 
 F: Mapping[str, Variant] = {
     "control": DENSE._replace(rate="A/dense", tasks=BOTH),
-    "s90": _own("90 %: cubic, fisher, shared out over the model", tasks=BOTH),
-    "s95": _own("95 %: likewise", target="0.95", tasks=BOTH),
+    "s90": _own("90 %: cubic, fisher, shared out over the model", tasks=tuple(TASKS))._replace(rate=OWN),
+    "s95": _own("95 %: likewise", target="0.95", tasks=tuple(TASKS))._replace(rate=OWN),
     "tensor": _own("90 %, every matrix alike", scope="tensor", tasks=BOTH),
     "magnitude": Variant(
         "90 %, every matrix alike, magnitude", pruned("0.9", saliency="magnitude"), rate="B/cubic-magnitude", tasks=BOTH

@@ -71,9 +71,9 @@ def test_a_diverged_rate_is_never_taken_and_a_missing_one_leaves_the_choice_open
     cell = Cell("B", "lm", "cubic-fisher", 0)
     for rate, figure in {"0.0005": 3.5, "0.001": 3.0, "0.002": 4.0}.items():
         made_up(run_of(cell, rate), lambda _, figure=figure: figure)
-    assert choice.chosen(Cell("D", "lm", "single90-fisher", 2)) is None
+    assert choice.chosen(Cell("F", "lm", "tensor", 2)) is None
     raw.write(run_of(cell, "0.004"), raw.diverged(5))
-    assert choice.chosen(Cell("D", "lm", "single90-fisher", 2)) == "0.001"
+    assert choice.chosen(Cell("F", "lm", "tensor", 2)) == "0.001"
     told = "0.0005: 3.5, 0.001: 3, 0.002: 4, 0.004: diverged"
     assert f"| lm | cubic, 5 to 50 %; fisher | {told} | 0.001 |" in tables.of_study("B")
 
@@ -167,7 +167,6 @@ def test_what_the_pictures_show() -> None:
         ]
     }
     assert pictures.gaps("g2p") == [
-        ("cubic, fisher", pytest.approx(10.0), None),  # the one seed by which the rate is tuned
         ("the same, shared out", pytest.approx(10.0), pytest.approx(0.0)),
     ]
     slow, fast, poor = (pictures.Dot("", ms, figure, True) for ms, figure in ((3.0, 1.0), (1.0, 2.0), (2.0, 2.5)))
