@@ -162,7 +162,8 @@ def _(result: Exported) -> None:
         print(f"matrices in blocks: {len(result.blocks)} ({sizes})", file=sys.stderr)
     if result.format == "bitmask" and result.sparse:
         rest = result.sparse - len(result.bitmasks)
-        told = f" ({rest} smaller as CSR, whose values stay as they are)" if rest else ""
+        kept = ", whose values stay as they are" if result.values == "int8" else ""
+        told = f" ({rest} smaller as CSR{kept})" if rest else ""
         print(f"matrices as bitmasks: {len(result.bitmasks)}{told}", file=sys.stderr)
     if result.values == "int8":
         print(f"largest rounding error: {result.rounding_error:.2%} of the largest weight", file=sys.stderr)

@@ -66,8 +66,11 @@ def finetune(
 
     if max_loss is not None and (target is not None or (nproc or 1) > 1 or is_launched()):
         raise UsageError("--max-loss finds the target by itself, in one process: drop --target and --nproc")
-    if max_loss is not None and selection.target_of:
-        raise UsageError("--max-loss raises one target for all: drop --target-of (--exclude keeps a tensor dense)")
+    if max_loss is not None and (selection.target_of or selection.n_of_m):
+        raise UsageError(
+            "--max-loss raises one target for all, from 50 % on: drop --target-of and --n-of-m (--exclude keeps a "
+            "tensor dense)"
+        )
     if dense and (target is not None or max_loss is not None):
         raise UsageError("--dense prunes nothing: drop --target and --max-loss")
     target = _PRUNING.target if target is None else target

@@ -5,6 +5,7 @@ binsparse 0.1 has no such format, so the descriptor bears a name of ours. docs/f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from rnnprune.formats.container import Array
 from rnnprune.formats.int8 import SCALES, as_float32
-from rnnprune.formats.layout import Arrays, Layout, csr_layout, described
+from rnnprune.formats.layout import Arrays, Layout, described
 from rnnprune.formats.lazy import LazyTensor
 from rnnprune.kernels.bitmask import (
     BITS,
@@ -23,30 +24,32 @@ from rnnprune.kernels.bitmask import (
     bitmask_nbytes,
     bitmask_problem,
 )
-from rnnprune.kernels.csr import csr_nbytes
+from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes
 
 FORMAT: Mapping[str, Any] = {"format": "bitmask"}
 PARTS = ("bits", "values")
 
 
 def bitmask_layout(tensor: LazyTensor, *, int8: bool = False) -> Layout | None:
-    """A matrix that is worth storing as CSR, as a bitmask where that takes fewer bytes still, else None.
+    """A finite float matrix as a bitmask where that takes fewer bytes than CSR and dense do, else None.
 
-    int8: values of one byte; UsageError where a weight is beyond float32, that of the scales.
+    int8: values of one byte, only where half of the matrix or more is zero: one that nobody pruned keeps its dtype.
+    UsageError where a weight is beyond float32, that of the scales.
     """
-    csr = csr_layout(tensor)
-    if csr is None:
+    if len(tensor.shape) != 2 or tensor.dtype not in VALUE_DTYPES:
         return None
-    shape, nnz = (tensor.shape[0], tensor.shape[1]), csr.arrays["values"].shape[0]
+    if not all(bool(slab.isfinite().all()) for slab in tensor.slabs()):
+        return None
+    shape, nnz, itemsize = (tensor.shape[0], tensor.shape[1]), tensor.count_nonzero(), tensor.dtype.itemsize
+    stored, more = nnz, Arrays()
     if int8:
+        if 2 * nnz > math.prod(shape):
+            return None
         found = [(each.nnz, each.scales) for each in _slabs(tensor, int8=True)]
         stored = sum(count for count, _ in found)
-        size = bitmask_nbytes(shape, stored, 1, scaled=True)
-        scales = torch.cat([scales for _, scales in found if scales is not None])
-        more: Arrays = {SCALES: scales}
-    else:
-        stored, size, more = nnz, bitmask_nbytes(shape, nnz, tensor.dtype.itemsize), {}
-    if size >= csr_nbytes(shape, nnz, tensor.dtype.itemsize):
+        more[SCALES] = torch.cat([scales for _, scales in found if scales is not None])
+    size = bitmask_nbytes(shape, stored, 1 if int8 else itemsize, scaled=int8)
+    if size >= min(csr_nbytes(shape, nnz, itemsize), tensor.nbytes):
         return None
 
     def chunks(part: Callable[[Bitmask], Tensor]) -> Callable[[], Iterator[Tensor]]:

@@ -106,7 +106,7 @@ def lazily_dense(item: Stored, mapped: MappedFile) -> Item:
             low = begin - begin % high
             held = form.rows(item, low, end + -end % high)
             yield to_dense(held)[begin - low : end - low]
-            mapped.drop(*arrays_of(held))
+            mapped.drop(*arrays_of(held), *([item.bits] if isinstance(item, Bitmask) else []))
 
     return LazyTensor(item.shape, dtype_of(item), lambda: to_dense(item), parts)
 

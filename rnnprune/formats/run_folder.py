@@ -16,10 +16,11 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rnnprune.errors import StorageError, UsageError
 from rnnprune.formats.atomic import remove_strays, write_atomic
+from rnnprune.formats.options import ExportFormat
 
 MODEL = "model.safetensors"
 MANIFEST = "rnnprune.json"
@@ -30,7 +31,7 @@ CARD = "README.md"
 
 Unfinished = Literal["keep", "drop", "refuse"]
 
-_EXPORTED = re.compile(r"model\.(csr|bsr|dense)(\.\w+)?\.safetensors")
+_EXPORTED = re.compile(rf"model\.({'|'.join(get_args(ExportFormat))})(\.\w+)?\.safetensors")
 
 
 def is_run_folder(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """One bit for each weight, and the nonzeros: with up to 94 % of zeros less than the indices of CSR take.
 
-For a matrix of shape [rows, cols] with nnz nonzeros
+For a matrix of shape [rows, cols], neither of them 0, with nnz nonzeros
 
     bits      [ceil(rows * cols / 8)]  uint8    element i, row by row, is bit i % 8 of byte i // 8, the lowest first;
                                                 1 where it is stored; the last byte ends in zeros
@@ -110,23 +110,29 @@ def validate_bitmask(bitmask: Bitmask, name: str = "matrix") -> None:
 
 def bitmask_problem(bits: Tensor, values: Tensor, scales: Tensor | None, shape: tuple[Any, ...]) -> str | None:
     """The first broken invariant of tensors that claim to be such a matrix, or None."""
-    problem = shape_problem(shape) or _layout_problem(bits, values, math.prod(shape))
+    problem = shape_problem(shape) or _layout_problem(bits, values, shape)
     if problem is not None:
         return problem
     array, count = bits.numpy(), math.prod(shape)
-    begins = _begins(array, (shape[0], shape[1]))
-    if begins[-1] != values.numel():
-        return f"{begins[-1]} bits are 1, and there are {values.numel()} values"
     if count % BITS and array[-1] >> (count % BITS):
         return "the last byte of bits does not end in zeros"
+    if (ones := _ones(array)) != values.numel():
+        return f"{ones} bits are 1, and there are {values.numel()} values"
     if values.dtype != torch.int8:
         return "scales without int8 values" if scales is not None else value_problem(values)
     if not values.numpy().all():
         return "a stored value is zero"
-    return int8_problem(values, scales, shape[0], lambda magnitudes: largest_of_rows(begins, magnitudes))
+
+    def largest(magnitudes: Array) -> Array:
+        return largest_of_rows(_begins(array, (shape[0], shape[1])), magnitudes)
+
+    return int8_problem(values, scales, shape[0], largest)
 
 
-def _layout_problem(bits: Tensor, values: Tensor, count: int) -> str | None:
+def _layout_problem(bits: Tensor, values: Tensor, shape: tuple[int, ...]) -> str | None:
+    count = math.prod(shape)
+    if not count:  # its rows would cost memory and no byte of the file
+        return f"shape {list(shape)} holds nothing, expected at least one row and one column"
     if bits.dtype != torch.uint8 or tuple(bits.shape) != (-(-count // BITS),):
         found = f"{str(bits.dtype).removeprefix('torch.')} {list(bits.shape)}"
         return f"bits are {found}, expected uint8 [{-(-count // BITS)}], one bit for each of {count} elements"
@@ -154,6 +160,11 @@ def _unpacked(bits: Array, begin: int, end: int) -> Array:
     return np.unpackbits(bits[low : -(-end // BITS)], bitorder="little")[begin - low * BITS : end - low * BITS]
 
 
+def _ones(bits: Array) -> int:
+    looks = (bits[begin : begin + COUNTED_AT_ONCE] for begin in range(0, len(bits), COUNTED_AT_ONCE))
+    return sum(int(np.bitwise_count(look).sum()) for look in looks)
+
+
 def _begins(bits: Array, shape: tuple[int, int]) -> Array:
     rows, cols = shape
     begins = np.zeros(rows + 1, dtype=np.int64)
@@ -162,4 +173,4 @@ def _begins(bits: Array, shape: tuple[int, int]) -> Array:
         last = min(row + step, rows)
         stored = _unpacked(bits, row * cols, last * cols).reshape(last - row, cols)
         begins[row + 1 : last + 1] = stored.sum(axis=1, dtype=np.int64)
-    return begins.cumsum()
+    return begins.cumsum(out=begins)

@@ -108,7 +108,7 @@ class Group:
         if self.n_of_m and (most := self._most_of_columns) < count - drop_count(target, count):
             raise UsageError(
                 f"{names}: --n-of-m {self.n_of_m} leaves {most} of {count} at most, and a target of {target:g} more; "
-                f"choose a target of {math.ceil(1e4 * (1 - most / count)) / 1e4:g} or above"
+                f"choose a target of {math.ceil(1e6 * (1 - most / count)) / 1e6:g} or above"
             )
         if zero > drop_count(target, count) + SURPLUS * count:
             raise UsageError(
@@ -171,18 +171,20 @@ class Group:
         if self.n_of_m is None:
             return keep_most_salient(scores, keep, magnitudes)
         # What a row may not keep goes first; only then does saliency alone decide.
-        allowed = self._allowed_by_columns(scores, self.n_of_m)
+        allowed = self._allowed_by_columns(scores, magnitudes, self.n_of_m)
         if keep > int(allowed.sum()):
             return keep_most_salient(scores.masked_fill(allowed, torch.inf), keep, magnitudes)
         return keep_most_salient(scores.masked_fill(~allowed, -torch.inf), keep, magnitudes)
 
-    def _allowed_by_columns(self, scores: Tensor, n_of_m: NOfM) -> Tensor:
-        return torch.cat([best_of_columns(grid, n_of_m).flatten() for grid in self._by_member(scores)])
+    def _allowed_by_columns(self, scores: Tensor, magnitudes: Tensor, n_of_m: NOfM) -> Tensor:
+        grids = zip(self._by_member(scores), self._by_member(magnitudes), strict=True)
+        return torch.cat([best_of_columns(*pair, n_of_m).flatten() for pair in grids])
 
     @property
     def _most_of_columns(self) -> int:
         assert self.n_of_m is not None
-        return int(self._allowed_by_columns(torch.ones(self.count, device=self.kept().device), self.n_of_m).sum())
+        ones = torch.ones(self.count, device=self.members[0].mask.device)
+        return int(self._allowed_by_columns(ones, ones, self.n_of_m).sum())
 
     def _set_masks(self, kept: Tensor) -> None:
         for member, part in zip(self.members, self._by_member(kept), strict=True):

@@ -52,14 +52,6 @@ def recurrent_diagonal(rows: int, cols: int, device: torch.device | None = None)
     return (row[:, None] % cols == col) & gates_are_square
 
 
-def best_of_columns(scores: Float[Tensor, "rows cols"], n_of_m: NOfM) -> Bool[Tensor, "rows cols"]:
-    """True for the `keep` best of every `of` neighbouring columns of a row, among equals the first."""
-    rows, cols = scores.shape
-    windows = F.pad(scores, (0, -cols % n_of_m.of), value=-torch.inf).reshape(rows, -(-cols // n_of_m.of), n_of_m.of)
-    best = windows.argsort(dim=2, descending=True, stable=True)[..., : n_of_m.keep]
-    return torch.zeros_like(windows, dtype=torch.bool).scatter_(2, best, True).flatten(1)[:, :cols]
-
-
 def refuse_nan(scores: Float[Tensor, " count"], name: str = "a weight") -> None:
     """Raise Diverged when a score is NaN: no order exists then, and no threshold would catch it."""
     if torch.isnan(scores).any():
@@ -86,6 +78,23 @@ def keep_most_salient(
         ties = ties[tie_break[ties].argsort(descending=True, stable=True)]
     mask[ties[: keep - int(mask.sum())]] = True
     return mask
+
+
+def best_of_columns(
+    scores: Float[Tensor, "rows cols"], tie_break: Float[Tensor, "rows cols"], n_of_m: NOfM
+) -> Bool[Tensor, "rows cols"]:
+    """True for the `keep` best of every `of` neighbouring columns of a row: the largest scores, ties as above."""
+    rows, cols = scores.shape
+    of = min(n_of_m.of, max(cols, 1))
+
+    def windows(of_columns: Tensor) -> Tensor:
+        return F.pad(of_columns, (0, -cols % of), value=-torch.inf).reshape(rows, -(-cols // of), of)
+
+    order = windows(tie_break).argsort(dim=2, descending=True, stable=True)
+    by_score = windows(scores).gather(2, order).argsort(dim=2, descending=True, stable=True)
+    best = order.gather(2, by_score)[..., : n_of_m.keep]
+    kept = torch.zeros(rows, -(-cols // of), of, dtype=torch.bool, device=scores.device)
+    return kept.scatter_(2, best, True).flatten(1)[:, :cols]
 
 
 def quantile(scores: Float[Tensor, " count"], share: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from numbers import Real
@@ -30,10 +31,10 @@ SINGLE_WEIGHT = Block(1, 1)
 
 def parse_block(text: str) -> Block:
     """`16x1` -> Block(16, 1). Raises UsageError for anything else."""
-    rows, _, cols = text.partition("x")
-    if not (rows.isdecimal() and cols.isdecimal() and int(rows) > 0 and int(cols) > 0):
+    sizes = _two_counts(text, "x")
+    if not sizes or 0 in sizes:
         raise UsageError(f"--block takes ROWSxCOLUMNS, such as 16x1 or 8x4; found {text!r}")
-    return Block(int(rows), int(cols))
+    return Block(*sizes)
 
 
 class NOfM(NamedTuple):
@@ -48,10 +49,15 @@ class NOfM(NamedTuple):
 
 def parse_n_of_m(text: str) -> NOfM:
     """`1:8` -> NOfM(1, 8). Raises UsageError for anything else."""
-    keep, _, of = text.partition(":")
-    if not (keep.isdecimal() and of.isdecimal()):
+    counts = _two_counts(text, ":")
+    if not counts or not 0 < counts[0] < counts[1]:
         raise UsageError(f"--n-of-m takes COLUMNS:OF, such as 1:8 or 4:32; found {text!r}")
-    return _as_n_of_m((int(keep), int(of)))
+    return NOfM(*counts)
+
+
+def _two_counts(text: str, between: str) -> tuple[int, int] | None:
+    found = re.fullmatch(f"([0-9]{{1,9}}){between}([0-9]{{1,9}})", text)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ READ_BY: Mapping[ScheduleName, tuple[str, ...]] = {  # the settings of Timing th
     "hard": ("start",),
 }
 
+NO_COLUMNS_BY_THRESHOLD = "--n-of-m goes by rank, and gradual by a threshold; take --schedule cubic or hard"
+
 # A rise in loss means the same in every matrix, the size of a weight does not.
 SCOPE_OF: Mapping[SaliencyName, Scope] = {"fisher": "model", "magnitude": "tensor"}
 
@@ -91,7 +99,7 @@ class Selection:
     2019). `target_of`: pairs of a pattern and a target of its own for each tensor that it matches, or each gate
     (`rnn.weight_hh_l0.g`) under scope "gate"; of several that match the last one holds. `n_of_m`: what every row keeps
     of so many neighbouring columns, at most (Mishra et al., Accelerating Sparse Deep Neural Networks, 2021); for single
-    weights, and not under `gradual`.
+    weights, not under `gradual`; zeros of a model that was pruned before may leave it sparser than the target.
     """
 
     block: Block = SINGLE_WEIGHT
@@ -135,6 +143,8 @@ class PruningOptions:
         require_target(self.target)
         require_one_of("schedule", self.schedule, ScheduleName)
         require_one_of("saliency", self.saliency, SaliencyName)
+        if self.schedule == "gradual" and self.selection.n_of_m:
+            raise UsageError(NO_COLUMNS_BY_THRESHOLD)
 
     def settled(self) -> PruningOptions:
         """The same with nothing left open."""

@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from rnnprune.errors import UsageError
 from rnnprune.pruning.groups import Group, GroupUpdate, group_weights
 from rnnprune.pruning.masked_weight import MaskedWeight, sparsity_of
-from rnnprune.pruning.options import SaliencyName, Selection, require_one_of, require_target
+from rnnprune.pruning.options import NO_COLUMNS_BY_THRESHOLD, SaliencyName, Selection, require_one_of, require_target
 from rnnprune.pruning.saliency import SALIENCIES
 from rnnprune.pruning.schedules import Gradual, Schedule
 from rnnprune.pruning.tying import masked_weights, places_of, require_same_parameters, shapes_of, with_zeros_told
@@ -86,7 +86,7 @@ class Pruner:
         require_one_of("saliency", saliency, SaliencyName)
         selection = (selection or Selection()).under(saliency)
         if selection.n_of_m and isinstance(schedule, Gradual):
-            raise UsageError("--n-of-m goes by rank, and gradual by a threshold; take --schedule cubic or hard")
+            raise UsageError(NO_COLUMNS_BY_THRESHOLD)
         self.schedule = schedule
         self.target = target
         self.step_count = 0

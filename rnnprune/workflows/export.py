@@ -193,18 +193,24 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(name: str, tensor: LazyTensor, form: ExportFormat, values: Values, block: Block | None) -> _Prepared:
-    int8 = values == "int8"
-    dense, underflowed = (tensor, 0) if int8 else _cast(tensor, values, name)
+    if values == "int8" and (layout := _int8_layout(name, tensor, form, block)) is not None:
+        return _in_int8(tensor, layout)
+    dense, underflowed = _cast(tensor, values, name)
     layout = None
-    if form == "bsr":
-        layout = bsr_layout(dense, block, int8=int8)
+    if form == "bsr" and values != "int8":
+        layout = bsr_layout(dense, block)
     elif form == "bitmask":
-        layout = bitmask_layout(dense, int8=int8)
+        layout = bitmask_layout(dense)
     elif form == "dense":
         layout = dense_layout(dense)
-    if int8 and layout is not None:
-        return _in_int8(tensor, layout)
     return _Prepared(layout or csr_layout(dense) or dense_layout(dense), dense, underflowed)
+
+
+def _int8_layout(name: str, tensor: LazyTensor, form: ExportFormat, block: Block | None) -> Layout | None:
+    try:
+        return bsr_layout(tensor, block, int8=True) if form == "bsr" else bitmask_layout(tensor, int8=True)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def _in_int8(tensor: LazyTensor, layout: Layout) -> _Prepared:
@@ -221,7 +227,7 @@ def _in_int8(tensor: LazyTensor, layout: Layout) -> _Prepared:
 def _cast(tensor: LazyTensor, values: Values, name: str) -> tuple[LazyTensor, int]:
     """Float matrices in the dtype of the values, and how many nonzeros became zero; biases and norms, small and
     delicate, keep their own."""
-    if values == "keep" or not tensor.dtype.is_floating_point or len(tensor.shape) < 2:
+    if values in ("keep", "int8") or not tensor.dtype.is_floating_point or len(tensor.shape) < 2:
         return tensor, 0
     underflowed = underflow(tensor, DTYPES[values], name)
     return in_dtype(tensor, DTYPES[values]), underflowed

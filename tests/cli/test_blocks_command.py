@@ -30,6 +30,16 @@ def test_the_command(rnnprune: Callable[..., Any], folder: Path) -> None:
     assert found["rounding_error"] == 0
 
 
+def test_the_command_for_bitmasks(rnnprune: Callable[..., Any], folder: Path) -> None:
+    blocked(folder)
+    told = rnnprune("export", "b.pt", "--format", "bitmask", "--values", "int8")
+    assert told.out.startswith("b.bitmask.int8.safetensors: ")
+    assert "matrices as bitmasks: 2\n" in told.err
+    assert "largest rounding error: 0." in told.err
+    found = rnnprune("export", "b.pt", "--format", "bitmask", "--json").json
+    assert (found["bitmasks"], found["blocks"]) == (["weight_ih_l0", "weight_hh_l0"], {})
+
+
 def test_what_it_refuses(rnnprune: Callable[..., Any], folder: Path) -> None:
     blocked(folder)
     for flags, text in (

@@ -41,6 +41,8 @@ def test_a_config_may_hold_lists_dashes_and_the_checkpoint(rnnprune: Program, ba
     selection = json.loads(Path("here/rnnprune.json").read_text())["pruning"]["selection"]
     assert (selection["block"], selection["block_norm"]) == ([2, 1], "l2")
     assert selection["target_of"] == [["*_hh*", 0.75]]
+    rnnprune("prune", bare, "--out", "columns", env={"RNNPRUNE_N_OF_M": "1:10", "RNNPRUNE_BLOCK": "1x1"})
+    assert json.loads(Path("columns/rnnprune.json").read_text())["pruning"]["selection"]["n_of_m"] == [1, 10]
 
 
 @pytest.mark.parametrize(

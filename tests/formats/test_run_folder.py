@@ -5,10 +5,12 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from rnnprune.errors import StorageError, UsageError
+from rnnprune.formats.options import ExportFormat
 from rnnprune.formats.run_folder import (
     dump_plain,
     newest_run,
@@ -79,7 +81,10 @@ def test_a_folder_of_somebody_else_is_never_written_into(tmp_path: Path, overwri
 
 def test_an_older_run_is_whole_until_the_new_one_is_published(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", 1000)
-    for name in ("model.csr.safetensors", "model.csr.fp16.safetensors", "model.best.safetensors", "metrics.jsonl"):
+    exports = [
+        f"model.{form}{values}.safetensors" for form in get_args(ExportFormat) for values in ("", ".fp16", ".int8")
+    ]
+    for name in (*exports, "model.best.safetensors", "metrics.jsonl"):
         (run / name).write_text("old")
     before = contents(run)
     stage = open_stage(run, overwrite=True)

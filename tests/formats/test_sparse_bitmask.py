@@ -117,8 +117,11 @@ def test_what_is_written_in_slabs_is_what_is_built_in_memory(
         (pruned(64, 64, 0.1), False, True),
         (pruned(64, 64, 0.5), False, True),
         (pruned(64, 64, 0.02), False, False),  # 10 bytes of indices and pointers are less than 8 of bits
-        (pruned(64, 64, 0.9), False, False),  # nobody pruned it
-        (pruned(64, 64, 0.9), True, False),
+        (pruned(64, 64, 0.9), False, True),
+        (pruned(64, 64, 0.9), True, False),  # nobody pruned it
+        (pruned(64, 64, 0.7).half(), False, True),  # CSR would be larger than dense
+        (pruned(64, 64, 0.4).half(), True, True),
+        (pruned(64, 64, 1.0), False, False),
         (pruned(64, 64, 0.02), True, False),
         (pruned(640, 640, 0.03), True, True),
         (torch.full((64, 64), torch.nan), False, False),

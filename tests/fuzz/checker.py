@@ -223,7 +223,7 @@ def bitmask(shape: object, held: dict[str, Stored]) -> Built:
     """The same of a matrix with one bit for each element."""
     rows, cols = sizes_of(shape, 2)
     count = rows * cols
-    need(count <= MAX_ELEMENTS, "elements")
+    need(0 < count <= MAX_ELEMENTS, "elements")
     bits, stored = held["bits"], held["values"]
     need(bits.dtype == "U8" and bits.shape == [(count + 7) // 8], "bits")
     need(len(stored.shape) == 1, "values")

@@ -61,17 +61,17 @@ def test_every_whole_file_is_accepted(tmp_path: Path, name: str) -> None:
     assert judge(_written(tmp_path / "whole", bases()[name].data), Victim(name, bases()[name].data))
 
 
-@pytest.mark.parametrize("blind", ["csr_problem", "_descriptor_problem", "check_aliases"])
+@pytest.mark.parametrize("blind", ["csr_problem", "bitmask_problem", "_descriptor_problem", "check_aliases"])
 def test_a_reader_that_forgets_a_rule_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: str) -> None:
     """The judge itself: with one check taken out of the reader, some of these files must be told as faults."""
-    place = "sparse" if blind == "check_aliases" else "forms"
+    place = {"check_aliases": "sparse", "bitmask_problem": "bitmask"}.get(blind, "forms")
     monkeypatch.setattr(
         f"rnnprune.formats.{place}.{blind}", lambda *args: args[1] if blind == "check_aliases" else None
     )
     faults = 0
     for seed in range(1000):
         made = victim(seed)
-        if made.base.startswith("csr"):
+        if made.base.startswith("bitmask" if blind == "bitmask_problem" else "csr"):
             try:
                 judge(_written(tmp_path / "victim", made.data), made, everything=False)
             except (Fault, ValueError, IndexError, AttributeError, TypeError, RuntimeError):

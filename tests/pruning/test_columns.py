@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from rnnprune.errors import UsageError
 from rnnprune.pruning.masks import best_of_columns
-from rnnprune.pruning.options import Block, NOfM, Scope, Selection, parse_n_of_m
+from rnnprune.pruning.options import Block, NOfM, PruningOptions, Scope, Selection, parse_n_of_m
 from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.schedules import Cubic, Hard, plan_schedule
 
 
-def best_by_loops(scores: np.ndarray, keep: int, of: int) -> np.ndarray:
+def best_by_loops(scores: np.ndarray, keep: int, of: int, tie_break: np.ndarray | None = None) -> np.ndarray:
     best = np.zeros(scores.shape, dtype=bool)
     for row, line in enumerate(scores):
         for start in range(0, len(line), of):
-            order = np.argsort(-line[start : start + of], kind="stable")[:keep]
+            ties = -np.zeros_like(line) if tie_break is None else -tie_break[row]
+            order = np.lexsort((ties[start : start + of], -line[start : start + of]))[:keep]
             best[row, start + order] = True
     return best
 
@@ -29,11 +30,14 @@ def most_in_a_window(mask: Tensor, of: int) -> int:
 
 
 @pytest.mark.parametrize("shape", [(3, 16), (4, 19), (2, 5), (1, 1), (0, 8)])
-@pytest.mark.parametrize("pattern", [NOfM(1, 8), NOfM(2, 4), NOfM(3, 5), NOfM(8, 64)])
-@pytest.mark.parametrize("values", ["random", "equal"])
-def test_the_best_of_neighbouring_columns(shape: tuple[int, int], pattern: NOfM, values: str) -> None:
-    scores = torch.rand(shape) if values == "random" else torch.ones(shape)
-    np.testing.assert_array_equal(best_of_columns(scores, pattern).numpy(), best_by_loops(scores.numpy(), *pattern))
+@pytest.mark.parametrize("pattern", [NOfM(1, 8), NOfM(2, 4), NOfM(3, 5), NOfM(8, 64), NOfM(8, 10**30)])
+@pytest.mark.parametrize("values", [10**6, 3, 1])
+def test_the_best_of_neighbouring_columns(shape: tuple[int, int], pattern: NOfM, values: int) -> None:
+    scores, tie_break = torch.randint(values, shape).float(), torch.randint(3, shape).float()
+    np.testing.assert_array_equal(
+        best_of_columns(scores, tie_break, pattern).numpy(),
+        best_by_loops(scores.numpy(), *pattern, tie_break.numpy()),
+    )
 
 
 def trained(model: nn.Module, pruner: Pruner, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
@@ -114,9 +118,23 @@ def test_blocks_have_no_columns_of_their_own() -> None:
 def test_the_flag_is_two_counts() -> None:
     assert parse_n_of_m("8:64") == NOfM(8, 64)
     assert str(NOfM(8, 64)) == "8:64"
-    for text in ("1/8", "1:", ":8", "-1:8", "1:8:16", "one:eight", ""):
+    for text in ("1/8", "1:", ":8", "-1:8", "1:8:16", "one:eight", "", "8:8", "0:8", "9:8", "0:0", "1:" + "8" * 5000):
         with pytest.raises(UsageError, match=r"--n-of-m takes COLUMNS:OF, such as 1:8 or 4:32; found "):
             parse_n_of_m(text)
-    for text in ("8:8", "0:8", "9:8", "0:0"):
-        with pytest.raises(UsageError, match=r"n_of_m is \(columns kept, of how many\), such as \(1, 8\) for 1:8"):
-            parse_n_of_m(text)
+
+
+def test_dead_inputs_keep_their_larger_weights() -> None:
+    """Under fisher what never saw a gradient scores 0, and all such weights alike."""
+    model = nn.Linear(16, 4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-6)
+    pruner = Pruner(model, optimizer, Hard(1), target=0.75, saliency="fisher", selection=Selection(n_of_m=NOfM(2, 8)))
+    before = model.weight.detach().abs().numpy().copy()
+    model(torch.cat([torch.zeros(3, 8), torch.randn(3, 8)], 1)).square().sum().backward()
+    optimizer.step()
+    pruner.step()
+    np.testing.assert_array_equal(pruner.masks["weight"][:, :8].numpy(), best_by_loops(before[:, :8], 2, 8))
+
+
+def test_a_pattern_is_told_early_that_its_schedule_goes_by_a_threshold() -> None:
+    with pytest.raises(UsageError, match="--n-of-m goes by rank, and gradual by a threshold"):
+        PruningOptions(schedule="gradual", selection=Selection(n_of_m=NOfM(1, 8)))
