@@ -62,7 +62,7 @@ def faster_and_smaller(task: str, found: Rows) -> list[str]:
     """Study D."""
     control, dense = control_of(task), found["dense"]
     int8, whole = dense.latency("dense-int8"), dense.bytes("dense")
-    points = [(mean, row.variant.told, form, row) for row in found.values() for form in row.variant.forms
+    points = [(mean, row.variant.told, form, row) for row in found.values() for form in row.forms
               if math.isfinite(mean := _mean(row, form))]  # fmt: skip
     near = [
         (row.bytes(form) or math.inf, told, form)

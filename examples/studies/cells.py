@@ -17,7 +17,7 @@ RATES = ("0.001", "0.002", "0.004")
 SEEDS = (0, 1, 2)
 OWN = "own"  # the rate is tuned for this very variant
 
-Form = Literal["dense", "dense-int8", "csr", "csr-fp16", "bitmask-int8", "bsr", "bsr-int8"]
+Form = Literal["dense", "dense-int8", "dense-native", "csr", "csr-fp16", "bitmask-int8", "bsr", "bsr-int8"]
 DENSE_FORMS: tuple[Form, ...] = ("dense", "dense-int8")
 SINGLE_FORMS: tuple[Form, ...] = ("csr", "csr-fp16", "bitmask-int8")
 BLOCK_FORMS: tuple[Form, ...] = ("bsr", "bsr-int8")
@@ -133,7 +133,7 @@ D: Mapping[str, Variant] = {
     "single80-longer": Variant(
         "single weights, 80 %, four times the steps; fisher",
         pruned("0.8", more=SHARED["fisher"]),
-        rate="F/longer4",
+        rate="D/single80-fisher",
         longer=4,
         forms=SINGLE_FORMS,
         tasks=("g2p",),

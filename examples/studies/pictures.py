@@ -27,6 +27,7 @@ LOOK = {
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "legend.frameon": False,
     "svg.hashsalt": "rnnprune", "savefig.transparent": True,
 }  # fmt: skip
+NOTED = {"dense-int8": ", int8", "bsr-int8": ", int8", "bitmask-int8": ", int8", "dense-native": ", native"}
 GAPS = {
     "initial-paper": "the paper's way",
     "magnitude": "cubic, magnitude",
@@ -69,10 +70,10 @@ def frontier(task: str) -> list[Dot]:
     """Every file of the task that was scored and timed."""
     dots = []
     for row in rows("D", task).values():
-        for form in row.variant.forms:
+        for form in row.forms:
             values, us = list(row.file(form).values()), row.latency(form)
             if values and us is not None:
-                label = f"{row.variant.told.partition(';')[0]}{', int8' if 'int8' in form else ''}"
+                label = f"{row.variant.told.partition(';')[0]}{NOTED.get(form, '')}"
                 dots.append(Dot(label, us / 1000, statistics.fmean(values), not form.startswith("dense")))
     return dots
 

@@ -29,8 +29,15 @@ class Row(NamedTuple):
         """Seed -> the task's figure on the test split; infinite where the run diverged."""
         return {seed: _test(raw) for seed, raw in self.raws.items()}
 
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Those that are stored; and the dense one once more, as the native engine would run it."""
+        stored = self.variant.forms
+        return (*stored, "dense-native") if "dense" in stored else stored
+
     def file(self, form: Form) -> dict[int, float]:
         """Seed -> the task's figure of a file, on the engine that reads it."""
+        form = _stored_as(form)
         metric = next((raw["metric"] for raw in self.raws.values() if "metric" in raw), None)
         return {seed: raw["files"][form]["figures"][metric] for seed, raw in self.stored.items() if "files" in raw}
 
@@ -41,6 +48,7 @@ class Row(NamedTuple):
 
     def bytes(self, form: Form) -> int | None:
         """Of the file of the first seed."""
+        form = _stored_as(form)
         return next((raw["files"][form]["bytes"] for raw in self.stored.values() if "files" in raw), None)
 
     def of_any(self, key: str) -> float | None:
@@ -49,6 +57,10 @@ class Row(NamedTuple):
 
 
 Rows = Mapping[str, Row]
+
+
+def _stored_as(form: Form) -> Form:
+    return "dense" if form == "dense-native" else form
 
 
 def control_of(task: str, longer: int = 1) -> dict[int, float]:

@@ -85,7 +85,7 @@ def frontier(task: str, found: Rows) -> str:
 
 def _files(task: str, row: Row, dense: Row) -> list[list[str]]:
     lines = []
-    for form in row.variant.forms:
+    for form in row.forms:
         values, size, us = row.file(form), row.bytes(form), row.latency(form)
         whole, int8 = dense.bytes("dense"), dense.latency("dense-int8")
         gaps = relative(values, control_of(task))
