@@ -128,6 +128,9 @@ D: Mapping[str, Variant] = {
     "dense": DENSE._replace(told="dense", rate="A/dense", forms=DENSE_FORMS),
     "small": DENSE_SMALL._replace(rate="A/dense-small", forms=DENSE_FORMS),
     **dict(_singles()),
+    "single86-fisher": A["sparse"]._replace(
+        told="single weights, 86 %; fisher", rate="A/sparse", forms=SINGLE_FORMS, tasks=("g2p",)
+    ),
     **dict(_blocks()),
     **dict(_columns()),
     "single80-longer": Variant(
