@@ -211,7 +211,7 @@ F: Mapping[str, Variant] = {
         tasks=G2P,
     ),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
-    "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH)._replace(rate=OWN),
+    "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH),
     "longer4-95": _own("95 %, four times the steps", target="0.95", longer=4),
 }
 

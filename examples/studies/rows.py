@@ -73,7 +73,16 @@ def control_of(task: str, longer: int = 1) -> dict[int, float]:
 
 def rows(study: str, task: str) -> dict[str, Row]:
     """By the names of the variants that the task has."""
-    return {name: _row(study, task, name) for name, each in STUDIES[study].items() if task in each.tasks}
+    found = {name: _row(study, task, name) for name, each in STUDIES[study].items() if task in each.tasks}
+    return {name: row._replace(timed=_of_all(row, found)) for name, row in found.items()}
+
+
+def _of_all(row: Row, beside: Mapping[str, Row]) -> Raw | None:
+    """What was timed of a row; the dense figures of one that is dense as medians over all rows of its size."""
+    if row.timed is None or "dense" not in row.variant.forms:
+        return row.timed
+    alike = [each.timed for each in beside.values() if each.timed and each.variant.size == row.variant.size]
+    return {**row.timed, **{key: statistics.median(each[key] for each in alike) for key in ("dense_us", "int8_us")}}
 
 
 def _row(study: str, task: str, name: str) -> Row:

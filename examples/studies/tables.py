@@ -19,7 +19,7 @@ def of_study(study: str) -> str:
     parts, waiting = [], []
     for task in (task for of, task in ORDER if of == study):
         found = rows(study, task)
-        if not any(row.raws for row in found.values()):
+        if not any(row.stored if row.variant.forms else row.raws for row in found.values()):
             waiting.append(task)
             continue
         parts += [f"## {task}: {TASKS[task].told}", "", TABLES.get(study, general)(task, found), ""]

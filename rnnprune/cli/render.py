@@ -101,11 +101,15 @@ def _(result: Trained) -> None:
 
 @_print.register
 def _(result: FinetuneResult) -> None:
+    _print_finetuned(result, "for the same steps")
+
+
+def _print_finetuned(result: FinetuneResult, control: str) -> None:
     metric = result.metric
     table = _table(f"{metric.name} ({'lower' if metric.goal == 'min' else 'higher'} is better)", "test split")
     table.add_row("the checkpoint, before", f"{metric.dense:.4g}")
     if metric.dense_control is not None:
-        table.add_row("dense, trained on for the same steps", f"{metric.dense_control:.4g}")
+        table.add_row(f"dense, trained on {control}", f"{metric.dense_control:.4g}")
     if result.per_tensor:
         table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
     console().print(table)
@@ -132,7 +136,10 @@ def _(result: Found) -> None:
         verdict = f"within {result.budget}" if each.passed else "a matrix would be empty" if unmade else "too far"
         table.add_row(f"{each.sparsity:.2%}", f"{each.validation:.4g}", f"{each.limit:.4g}", str(each.steps), verdict)
     console().print(table)
-    _print(result.result)
+    steps, same = result.control_steps, result.control_steps == result.result.steps
+    _print_finetuned(result.result, "for the same steps" if same else f"for {steps} steps")
+    if not same:
+        print(f"the limit is that of the control after {steps} steps; what came later is sparser and no worse")
 
 
 @_print.register

@@ -28,12 +28,13 @@ from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes
 
 FORMAT: Mapping[str, Any] = {"format": "bitmask"}
 PARTS = ("bits", "values")
+INT8_FROM = 0.1  # an embedding of a few symbols may have a row of zeros for its padding
 
 
 def bitmask_layout(tensor: LazyTensor, *, int8: bool = False) -> Layout | None:
     """A finite float matrix as a bitmask where that takes fewer bytes than CSR and dense do, else None.
 
-    int8: values of one byte, only where half of the matrix or more is zero: one that nobody pruned keeps its dtype.
+    int8: values of one byte, only from INT8_FROM zeros on: a matrix that nobody pruned keeps its dtype.
     UsageError where a weight is beyond float32, that of the scales.
     """
     if len(tensor.shape) != 2 or tensor.dtype not in VALUE_DTYPES:
@@ -43,7 +44,7 @@ def bitmask_layout(tensor: LazyTensor, *, int8: bool = False) -> Layout | None:
     shape, nnz, itemsize = (tensor.shape[0], tensor.shape[1]), tensor.count_nonzero(), tensor.dtype.itemsize
     stored, more = nnz, Arrays()
     if int8:
-        if 2 * nnz > math.prod(shape):
+        if nnz > (1 - INT8_FROM) * math.prod(shape):
             return None
         found = [(each.nnz, each.scales) for each in _slabs(tensor, int8=True)]
         stored = sum(count for count, _ in found)

@@ -140,7 +140,7 @@ def read_matrix(where: str, name: str, descriptor: object, arrays: dict[str, Ten
         told = printable(f"{descriptor.get('version')!r} {descriptor.get('format')!r}")
         raise InputRefused(
             f"{where}: binsparse {told} is not known here, only {BINSPARSE_VERSION!r} {CSR!r}, blocks and bitmasks; "
-            "upgrade rnnprune"
+            "export the file again, or upgrade rnnprune"
         )
     types = descriptor.get("data_types")
     names = [*form.parts, SCALES] if form.scaled and isinstance(types, dict) and SCALES in types else [*form.parts]

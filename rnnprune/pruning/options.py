@@ -51,7 +51,7 @@ def parse_n_of_m(text: str) -> NOfM:
     """`1:8` -> NOfM(1, 8). Raises UsageError for anything else."""
     counts = _two_counts(text, ":")
     if not counts or not 0 < counts[0] < counts[1]:
-        raise UsageError(f"--n-of-m takes COLUMNS:OF, such as 1:8 or 4:32; found {text!r}")
+        raise UsageError(f"--n-of-m takes COLUMNS:OF, fewer of more, such as 1:8 or 4:32; found {text!r}")
     return NOfM(*counts)
 
 
@@ -82,7 +82,9 @@ READ_BY: Mapping[ScheduleName, tuple[str, ...]] = {  # the settings of Timing th
     "hard": ("start",),
 }
 
-NO_COLUMNS_BY_THRESHOLD = "--n-of-m goes by rank, and gradual by a threshold; take --schedule cubic or hard"
+NO_COLUMNS_BY_THRESHOLD = (
+    "--n-of-m goes by rank, and gradual by a threshold; take cubic or hard (--schedule; of sweep --methods)"
+)
 
 # A rise in loss means the same in every matrix, the size of a weight does not.
 SCOPE_OF: Mapping[SaliencyName, Scope] = {"fisher": "model", "magnitude": "tensor"}

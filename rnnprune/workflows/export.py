@@ -92,12 +92,11 @@ def export(
     wanted = block or (_recorded_block(subject) if form == "bsr" else None)
     prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.stored.items()}
     if values == "int8" and not any(SCALES in each.layout.arrays for each in prepared.values()):
-        place, remedy = (
-            ("in blocks", "prune with --block 16x1") if form == "bsr" else ("as a bitmask", "prune it first")
-        )
+        place, remedy = ("as a bitmask", "prune it first, or export with --format csr")
+        if form == "bsr":
+            place, remedy = ("in blocks", "export with --format bitmask, or prune with --block 16x1")
         raise UsageError(
-            f"{source.path}: no matrix in it gets smaller {place}, so there is nothing to store as int8; "
-            f"{remedy}, or export with --format csr"
+            f"{source.path}: no matrix in it gets smaller {place}, so there is nothing to store as int8; {remedy}"
         )
     _write(out, form, prepared, source.aliases, {**source.metadata, "values": values, SOURCE_KEY: source.path.name})
     described = {name: each.layout.descriptor for name, each in prepared.items() if each.layout.descriptor is not None}

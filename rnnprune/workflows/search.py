@@ -49,15 +49,17 @@ class Try(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """The run that was taken, and every try on the way to it."""
+    """The run that was taken, every try on the way to it, and after how many steps the control was that it is held
+    against: fewer than the run's where later tries were sparser and no worse."""
 
     result: FinetuneResult
     budget: Budget
     tries: tuple[Try, ...]
+    control_steps: int
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `finetune --json`, and the search."""
-        return {**self.result.to_json(), "search": told(self.budget, self.tries)}
+        return {**self.result.to_json(), "search": told(self.budget, self.tries, self.control_steps)}
 
 
 def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Found:
@@ -87,7 +89,7 @@ def search(request: FinetuneRequest, budget: Budget, observer: Observer) -> Foun
 
 
 class _Stage(NamedTuple):
-    """A model within the budget, the control trained for as long, and the best control up to here."""
+    """A model within the budget, the control trained for as long, and the best control up to here with its steps."""
 
     sparsity: float
     number: int
@@ -95,6 +97,7 @@ class _Stage(NamedTuple):
     made: Manifest
     control: Path
     best: Manifest
+    best_steps: int
 
 
 class _Staircase:
@@ -135,7 +138,9 @@ class _Staircase:
         control = self._made(self._control_request(control_run, before))
         if before is None:
             self.dense = control["figures"]["dense"]
-        best = control if before is None else self._better(before.best, control)
+        best, best_steps = control, number * control["steps"]
+        if before is not None and self._better(before.best, control) is before.best:
+            best, best_steps = before.best, before.best_steps
         bar = self.figure(best, "dense_control")
         limit = self.budget.limit(bar, self.task.goal)
         try:
@@ -149,7 +154,8 @@ class _Staircase:
         figure = self.figure(made, "sparse")
         passed = self.budget.holds(figure, bar, self.task.goal)
         if not passed and before is not None and self._as_good(figure, self.figure(before.made, "sparse")):
-            passed, best = True, before.best  # sparser and no worse than what was kept: the control ran ahead of both
+            # Sparser and no worse than what was kept: the control ran ahead of both.
+            passed, best, best_steps = True, before.best, before.best_steps
             bar = self.figure(best, "dense_control")
             limit = self.budget.limit(bar, self.task.goal)
         self.tries.append(Try(sparsity, figure, limit, number * made["steps"], passed))
@@ -157,7 +163,7 @@ class _Staircase:
             f"{sparsity:.2%} zeros: {self.task.metric} {figure:.4g} on the validation split, "
             f"{'within' if passed else 'beyond'} {limit:.4g} ({self.budget} from the control's {bar:.4g})"
         )
-        return _Stage(sparsity, number, run, made, control_run, best) if passed else None
+        return _Stage(sparsity, number, run, made, control_run, best, best_steps) if passed else None
 
     def _as_good(self, figure: float, other: float) -> bool:
         return figure <= other if self.task.goal == "min" else figure >= other
@@ -195,9 +201,9 @@ class _Staircase:
         return math.nan if found is None else float(found)
 
 
-def told(budget: Budget, tries: Sequence[Try]) -> dict[str, Any]:
+def told(budget: Budget, tries: Sequence[Try], control_steps: int) -> dict[str, Any]:
     """The search as plain data."""
-    return {"budget": str(budget), "tries": [each._asdict() for each in tries]}
+    return {"budget": str(budget), "control_steps": control_steps, "tries": [each._asdict() for each in tries]}
 
 
 def _missed(budget: Budget, staircase: _Staircase, folder: Path) -> str:
@@ -229,7 +235,7 @@ def _publish(out: Path, stage: Path, staircase: _Staircase, good: _Stage) -> Fou
     story = Story(
         subject=open_subject(request.checkpoint),
         task=good.made["task"],
-        pruning={**good.made["pruning"], "search": told(staircase.budget, tries)},
+        pruning={**good.made["pruning"], "search": told(staircase.budget, tries, good.best_steps)},
         settings={**asdict(resolved(request, task)), "max_loss": str(staircase.budget)},
         metric=asdict(metric),
         figures=figures,
@@ -239,4 +245,4 @@ def _publish(out: Path, stage: Path, staircase: _Staircase, good: _Stage) -> Fou
     shutil.copy(good.run / METRICS, stage / METRICS)
     written = write_tensors(out, stage, last.tensors, last.aliases, choices, story)
     result = FinetuneResult(out, good.sparsity, written.achieved, written.per_tensor, metric, steps, seconds)
-    return Found(result, staircase.budget, tries)
+    return Found(result, staircase.budget, tries, good.best_steps)

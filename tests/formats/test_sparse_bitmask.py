@@ -118,7 +118,8 @@ def test_what_is_written_in_slabs_is_what_is_built_in_memory(
         (pruned(64, 64, 0.5), False, True),
         (pruned(64, 64, 0.02), False, False),  # 10 bytes of indices and pointers are less than 8 of bits
         (pruned(64, 64, 0.9), False, True),
-        (pruned(64, 64, 0.9), True, False),  # nobody pruned it
+        (pruned(64, 64, 0.95), True, False),  # nobody pruned it
+        (pruned(64, 64, 0.63), True, True),
         (pruned(64, 64, 0.7).half(), False, True),  # CSR would be larger than dense
         (pruned(64, 64, 0.4).half(), True, True),
         (pruned(64, 64, 1.0), False, False),

@@ -106,7 +106,7 @@ def test_a_threshold_knows_no_columns() -> None:
     model = nn.GRU(8, 8)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     gradual = plan_schedule("gradual", total_steps=100)
-    with pytest.raises(UsageError, match="--n-of-m goes by rank, and gradual by a threshold; take --schedule cubic"):
+    with pytest.raises(UsageError, match="--n-of-m goes by rank, and gradual by a threshold; take cubic or hard"):
         Pruner(model, optimizer, gradual, selection=Selection(n_of_m=NOfM(1, 8)))
 
 
@@ -119,7 +119,7 @@ def test_the_flag_is_two_counts() -> None:
     assert parse_n_of_m("8:64") == NOfM(8, 64)
     assert str(NOfM(8, 64)) == "8:64"
     for text in ("1/8", "1:", ":8", "-1:8", "1:8:16", "one:eight", "", "8:8", "0:8", "9:8", "0:0", "1:" + "8" * 5000):
-        with pytest.raises(UsageError, match=r"--n-of-m takes COLUMNS:OF, such as 1:8 or 4:32; found "):
+        with pytest.raises(UsageError, match=r"--n-of-m takes COLUMNS:OF, fewer of more, such as 1:8 or 4:32; found "):
             parse_n_of_m(text)
 
 

@@ -140,7 +140,9 @@ def test_what_makes_no_sense_is_refused(bare: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--block is for matrices in blocks, not for --format dense"):
         export(bare, "dense", block=Block(4, 1))
     torch.save(nn.LSTM(32, 64).state_dict(), tmp_path / "dense.pt")
-    with pytest.raises(UsageError, match="nothing to store as int8; prune with --block 16x1"):
+    with pytest.raises(
+        UsageError, match="nothing to store as int8; export with --format bitmask, or prune with --block 16x1"
+    ):
         export(tmp_path / "dense.pt", "bsr", "int8")
     assert export(tmp_path / "dense.pt", "bsr").blocks == {}
 
