@@ -182,6 +182,7 @@ def test_what_is_sparser_and_better_than_what_was_kept_is_kept_whatever_the_cont
 
     found, tries = climb(request_, Learning(0.875, (10.0, 9.5, *(9.0,) * 7)), monkeypatch)
     assert found.sparsity == 0.875
+    assert (found.number, found.best_steps) == (2, 10), "20 steps, held against the control of the first 10"
     assert [(each.passed, each.limit) for each in tries[:3]] == [(True, 10.1), (True, 10.1), (False, 9.0 * 1.01)]
 
 
