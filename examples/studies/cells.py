@@ -102,13 +102,16 @@ def _singles() -> Iterator[tuple[str, Variant]]:
             yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS)
 
 
+ELSEWHERE = ("8x1", "16x1")  # the blocks that are tried on every task: what was best on g2p, and the widest
+
+
 def _blocks() -> Iterator[tuple[str, Variant]]:
     for saliency in ("fisher", "magnitude"):
         for block in ("4x1", "8x1", "16x1", "8x4"):
             for percent in (80, 90):
                 flags = pruned(f"{percent / 100:g}", "cubic", saliency, f"{SHARED[saliency]} --block {block}".strip())
                 told, rate = f"blocks {block}, {percent} %; {saliency}", f"B/cubic-{saliency}"
-                tasks = tuple(TASKS) if saliency == "fisher" else ("g2p", "lm")
+                tasks = tuple(TASKS) if saliency == "fisher" and block in ELSEWHERE else ("g2p",)
                 variant = Variant(told, flags, rate=rate, forms=BLOCK_FORMS, tasks=tasks)
                 yield f"block{block}-{percent}-{saliency}", variant
 
@@ -119,8 +122,7 @@ def _columns() -> Iterator[tuple[str, Variant]]:
             flags = pruned(target, "cubic", saliency, f"{SHARED[saliency]} --n-of-m {pattern}".strip())
             keep, of = pattern.split(":")
             told = f"{keep} of every {of} columns; {saliency}"
-            tasks = tuple(TASKS) if saliency == "fisher" else ("g2p",)
-            variant = Variant(told, flags, rate=f"B/cubic-{saliency}", forms=SINGLE_FORMS, tasks=tasks)
+            variant = Variant(told, flags, rate=f"B/cubic-{saliency}", forms=SINGLE_FORMS, tasks=("g2p",))
             yield f"columns{keep}of{of}-{saliency}", variant
 
 
