@@ -214,7 +214,7 @@ F: Mapping[str, Variant] = {
     ),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
     "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH),
-    "longer4-95": _own("95 %, four times the steps", target="0.95", longer=4),
+    "longer4-95": _own("95 %, four times the steps", target="0.95", longer=4)._replace(rate="F/s95"),
 }
 
 STUDIES: Mapping[str, Mapping[str, Variant]] = {"A": A, "B": B, "C": C, "D": D, "E": E, "F": F}
