@@ -119,7 +119,7 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "a search with a target for some": (
         ("finetune", "bare.pt", "--max-loss", "1%", "--target-of", "head.*=0.5"),
-        "--max-loss raises one target for all, from 50 % on: drop --target-of and --n-of-m (--exclude keeps a tensor dense)",
+        "--max-loss raises one target for all, from 50 % on: drop --target-of and --n-of-m (--exclude keeps",
     ),
     "a budget": (("sweep", "bare.pt", "--max-loss", "some"), "--max-loss takes a share of the control's figure (1%)"),
     "an unknown method": (
