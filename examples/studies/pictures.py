@@ -17,6 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from examples.studies.cells import Form
 from examples.studies.pages import FOLDER
 from examples.studies.rows import Row, control_of, relative, rows
 from examples.studies.tasks import TASKS
@@ -27,7 +28,6 @@ LOOK = {
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "legend.frameon": False,
     "svg.hashsalt": "rnnprune", "savefig.transparent": True,
 }  # fmt: skip
-NOTED = {"dense-int8": ", int8", "bsr-int8": ", int8", "bitmask-int8": ", int8", "dense-native": " on our engine"}
 GAPS = {
     "initial-paper": "the paper's way",
     "magnitude": "cubic, magnitude",
@@ -73,9 +73,13 @@ def frontier(task: str) -> list[Dot]:
         for form in row.forms:
             values, us = list(row.file(form).values()), row.latency(form)
             if values and us is not None:
-                label = f"{row.variant.told.partition(';')[0]}{NOTED.get(form, '')}"
+                label = f"{row.variant.told.partition(';')[0]}{_noted(form)}"
                 dots.append(Dot(label, us / 1000, statistics.fmean(values), not form.startswith("dense")))
     return dots
+
+
+def _noted(form: Form) -> str:
+    return " on our engine" if form == "dense-native" else ", int8" if "int8" in form else ""
 
 
 def gaps(task: str) -> list[Bar]:

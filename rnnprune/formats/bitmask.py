@@ -24,7 +24,7 @@ from rnnprune.kernels.bitmask import (
     bitmask_nbytes,
     bitmask_problem,
 )
-from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes
+from rnnprune.kernels.csr import VALUE_DTYPES, csr_nbytes, nonzero_count
 
 FORMAT: Mapping[str, Any] = {"format": "bitmask"}
 PARTS = ("bits", "values")
@@ -39,10 +39,12 @@ def bitmask_layout(tensor: LazyTensor, *, int8: bool = False) -> Layout | None:
     """
     if len(tensor.shape) != 2 or tensor.dtype not in VALUE_DTYPES:
         return None
-    if not all(bool(slab.isfinite().all()) for slab in tensor.slabs()):
-        return None
-    shape, nnz, itemsize = (tensor.shape[0], tensor.shape[1]), tensor.count_nonzero(), tensor.dtype.itemsize
-    stored, more = nnz, Arrays()
+    nnz = 0
+    for slab in tensor.slabs():
+        if not slab.isfinite().all():
+            return None
+        nnz += nonzero_count(slab)
+    shape, itemsize, stored, more = (tensor.shape[0], tensor.shape[1]), tensor.dtype.itemsize, nnz, Arrays()
     if int8:
         if nnz > (1 - INT8_FROM) * math.prod(shape):
             return None
@@ -56,9 +58,8 @@ def bitmask_layout(tensor: LazyTensor, *, int8: bool = False) -> Layout | None:
     def chunks(part: Callable[[Bitmask], Tensor]) -> Callable[[], Iterator[Tensor]]:
         return lambda: map(part, _slabs(tensor, int8=int8))
 
-    bytes_of_bits = bitmask_nbytes(shape, 0, 0)
     arrays: Arrays = {
-        "bits": Array(torch.uint8, (bytes_of_bits,), chunks(lambda each: each.bits)),
+        "bits": Array(torch.uint8, (bitmask_nbytes(shape, 0, 0),), chunks(lambda each: each.bits)),
         "values": Array(torch.int8 if int8 else tensor.dtype, (stored,), chunks(lambda each: each.values)),
         **more,
     }

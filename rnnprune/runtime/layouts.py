@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from rnnprune.kernels.csr import WIDEST_UINT16_COLS, Csr, csr_rows
+from rnnprune.kernels.int8 import LARGEST_INT8
 
 # Rows x columns of a block, and how many stored entries per nonzero still pay. A block costs a third of the time of
 # single weights per entry (1760 x 1760 at 90 %, batch 1: 29 us against 72 us), so half as many entries again still pay.
 BLOCKS = {"16x1": (16, 1), "8x4": (8, 4), "8x1": (8, 1), "4x4": (4, 4)}
 MOST_PADDING = 1.5
 FIRST_LOOK = 1024  # rows: enough to turn most matrices down in milliseconds
-LARGEST_INT8 = 127
+
 ROUNDING = 5e-5  # of a step, or 4e-7 of a row's largest value: what float32 makes of int8 * scale and back
 
 

@@ -196,7 +196,7 @@ def _prepare(name: str, tensor: LazyTensor, form: ExportFormat, values: Values, 
         return _in_int8(tensor, layout)
     dense, underflowed = _cast(tensor, values, name)
     layout = None
-    if form == "bsr" and values != "int8":
+    if form == "bsr":
         layout = bsr_layout(dense, block)
     elif form == "bitmask":
         layout = bitmask_layout(dense)

@@ -138,10 +138,9 @@ class _Staircase:
         control = self._made(self._control_request(control_run, before))
         if before is None:
             self.dense = control["figures"]["dense"]
-        best, best_steps = control, number * control["steps"]
-        if before is not None and self._better(before.best, control) is before.best:
-            best, best_steps = before.best, before.best_steps
-        bar = self.figure(best, "dense_control")
+        best, best_steps, bar = control, number * control["steps"], self.figure(control, "dense_control")
+        if before is not None and not self._as_good(bar, before_bar := self.figure(before.best, "dense_control")):
+            best, best_steps, bar = before.best, before.best_steps, before_bar
         limit = self.budget.limit(bar, self.task.goal)
         try:
             made = self._made(self._pruned_request(run, sparsity, before))
@@ -190,10 +189,6 @@ class _Staircase:
         assert manifest is not None
         self.seconds[str(request.out)] = manifest["seconds"]
         return manifest
-
-    def _better(self, one: Manifest, other: Manifest) -> Manifest:
-        first, second = self.figure(one, "dense_control"), self.figure(other, "dense_control")
-        return other if self._as_good(second, first) else one
 
     def figure(self, manifest: Manifest, label: str, split: Split = "validation") -> float:
         """The metric; NaN where it was not finite."""

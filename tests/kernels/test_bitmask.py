@@ -26,6 +26,7 @@ from rnnprune.kernels.bitmask import (
 )
 from rnnprune.kernels.csr import csr_to_dense
 from rnnprune.kernels.int8 import SMALLEST_SCALE
+from tests.kernels.changed import at
 
 WEIGHT = torch.tensor([[0.0, 1.5, -0.0], [0, -127, 1], [0, 0, 0], [4, 0, 2]])
 
@@ -109,12 +110,6 @@ def test_rows_are_counted_over_more_than_one_look(monkeypatch: pytest.MonkeyPatc
 
 GOOD, GOOD8 = bitmask_from_dense(WEIGHT), bitmask_int8(WEIGHT)
 assert GOOD8.scales is not None
-
-
-def at(tensor: Tensor, place: int, value: float) -> Tensor:
-    changed = tensor.clone()
-    changed[place] = value
-    return changed
 
 
 INT8_NEEDS = r"int8 values need scales, float32 \[4\]; found "

@@ -24,6 +24,7 @@ from rnnprune.kernels.bsr import (
 )
 from rnnprune.kernels.csr import csr_to_dense
 from rnnprune.kernels.int8 import SMALLEST_SCALE
+from tests.kernels.changed import at
 
 BLOCKS = [(16, 1), (8, 4), (8, 1), (4, 4), (1, 1), (3, 5)]
 WEIGHT = torch.tensor([[0.0, 0.0, 1.5, -0.0], [0, 0, -127, 1], [0, 0, 0, 0], [0, 0, 0, 0], [2, 0, 0, 4], [0, 0, 0, 1]])
@@ -118,12 +119,6 @@ def i32(*values: int) -> Tensor:
 
 def u16(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.uint16)
-
-
-def at(tensor: Tensor, place: Any, value: float) -> Tensor:
-    changed = tensor.clone()
-    changed[place] = value
-    return changed
 
 
 INT8_NEEDS = r"int8 values need scales, float32 \[6\]; found "

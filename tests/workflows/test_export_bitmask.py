@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,13 +16,13 @@ from rnnprune.formats.options import ExportFormat
 from rnnprune.formats.sparse import read_sparse
 from rnnprune.kernels.bitmask import Bitmask
 from rnnprune.pruning.options import Selection
-from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.evaluate import evaluate
 from rnnprune.workflows.export import export
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.report import report
 from rnnprune.workflows.subject import TaskChoice
+from tests.workflows.untrained_lm import untrained_lm
 
 TINY = TaskChoice(options=DataOptions(batch_size=8, length=20))
 FORMS: tuple[ExportFormat, ...] = ("dense", "csr", "bitmask")
@@ -34,13 +33,8 @@ PRUNED = {"rnn.weight_ih_l0", "rnn.weight_hh_l0", "output.weight"}
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A language model, never trained, cut at 80 %."""
     folder = tmp_path_factory.mktemp("lm")
-    text = folder / "letters.txt"
-    text.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 3000)), encoding="utf-8")
-    torch.manual_seed(0)
-    spec = LmModelSpec(cell=request.param, hidden=32, embedding=16, layers=1, dropout=0.0)
-    task = LmTask.from_text(text, spec, batch_size=8, length=20)
-    torch.save({"model": task.build_model().state_dict(), "rnnprune": task.metadata}, folder / "ckpt.pt")
-    prune(folder / "ckpt.pt", 0.8, Selection(), folder / "run")
+    checkpoint = untrained_lm(folder, cell=request.param, hidden=32, embedding=16, layers=1, dropout=0.0)
+    prune(checkpoint, 0.8, Selection(), folder / "run")
     return folder / "run"
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,13 +18,13 @@ from rnnprune.kernels import native
 from rnnprune.kernels.bsr import Bsr
 from rnnprune.pruning.options import Block, Selection
 from rnnprune.runtime.sparsify import describe, sparsify
-from rnnprune.tasks.lm import LmModelSpec, LmTask
 from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.evaluate import evaluate
 from rnnprune.workflows.export import export
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.report import report
 from rnnprune.workflows.subject import TaskChoice
+from tests.workflows.untrained_lm import untrained_lm
 
 TINY = TaskChoice(options=DataOptions(batch_size=8, length=20))
 NATIVE = pytest.param("native", marks=pytest.mark.skipif(bool(native.unavailable_reason()), reason="no C engine"))
@@ -35,13 +34,8 @@ NATIVE = pytest.param("native", marks=pytest.mark.skipif(bool(native.unavailable
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A language model, never trained, cut at 80 % in blocks of 8x4."""
     folder = tmp_path_factory.mktemp("lm")
-    text = folder / "letters.txt"
-    text.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 3000)), encoding="utf-8")
-    torch.manual_seed(0)
-    spec = LmModelSpec(cell=request.param, hidden=32, embedding=16, layers=2, dropout=0.0)
-    task = LmTask.from_text(text, spec, batch_size=8, length=20)
-    torch.save({"model": task.build_model().state_dict(), "rnnprune": task.metadata}, folder / "ckpt.pt")
-    prune(folder / "ckpt.pt", 0.8, Selection(block=Block(8, 4)), folder / "run")
+    checkpoint = untrained_lm(folder, cell=request.param, hidden=32, embedding=16, layers=2, dropout=0.0)
+    prune(checkpoint, 0.8, Selection(block=Block(8, 4)), folder / "run")
     return folder / "run"
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,12 +16,13 @@ from rnnprune.kernels import native
 from rnnprune.pruning.options import Selection
 from rnnprune.runtime.sparsify import engines_of
 from rnnprune.tasks.builtin import BUILTIN
-from rnnprune.tasks.lm import LmModel, LmModelSpec, LmTask
+from rnnprune.tasks.lm import LmModel, LmModelSpec
 from rnnprune.tasks.source import DataOptions
 from rnnprune.workflows.evaluate import evaluate
 from rnnprune.workflows.export import export
 from rnnprune.workflows.prune import prune
 from rnnprune.workflows.subject import TaskChoice
+from tests.workflows.untrained_lm import untrained_lm
 
 TINY = TaskChoice(options=DataOptions(batch_size=8, length=20))
 ENGINES = [
@@ -46,15 +46,10 @@ class Files:
 @pytest.fixture(scope="module", params=["lstm", "gru"])
 def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("lm")
-    text = folder / "letters.txt"
-    text.write_text("".join(np.random.default_rng(0).choice(list("abcdefgh \n"), 3000)), encoding="utf-8")
-    torch.manual_seed(0)
-    spec = LmModelSpec(cell=request.param, hidden=24, embedding=12, layers=2, dropout=0.2)
-    task = LmTask.from_text(text, spec, batch_size=8, length=20)
-    torch.save({"model": task.build_model().state_dict(), "rnnprune": task.metadata}, folder / "ckpt.pt")
-    prune(folder / "ckpt.pt", 0.8, Selection(), folder / "run")
+    checkpoint = untrained_lm(folder, cell=request.param, hidden=24, embedding=12, layers=2, dropout=0.2)
+    prune(checkpoint, 0.8, Selection(), folder / "run")
     sparse = export(folder / "run", "csr").path
-    return Files(text, folder / "ckpt.pt", folder / "run", sparse)
+    return Files(folder / "letters.txt", checkpoint, folder / "run", sparse)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
