@@ -130,6 +130,30 @@ def test_trap_04_the_target_is_met_where_the_papers_threshold_misses_it() -> Non
     assert plain != asked  # both numbers are told
 
 
+@pytest.mark.parametrize("aim", [False, True])
+def test_trap_04_a_threshold_that_is_aimed_anew_follows_weights_that_grow(aim: bool) -> None:
+    model = nn.LSTM(40, 50)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    pruner = Pruner(model, optimizer, Gradual(2, 10, 30, 2, aim=aim))
+    for step in range(1, 31):
+        optimizer.zero_grad()
+        model(torch.ones(2, 1, 40))[0].sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            model.weight_hh_l0.mul_(1.1)
+        grown = model.weight_hh_l0.detach().abs().flatten().double()
+        update = pruner.step()
+        if update is not None and aim:
+            q = float(grown.sort().values[round(0.9 * 10_000)])
+            rises = (min(step, 10) - 2 + 1) + (1.5 * (step - 10 + 1) if step >= 10 else 0)  # in units of theta
+            told = update.groups["weight_hh_l0"].threshold
+            assert told == pytest.approx(2 * q * rises / (2 * (10 - 2) + 3 * (30 - 10)), rel=1e-3)
+    assert update is not None
+    landed = update.groups["weight_hh_l0"].plain_sparsity
+    assert landed >= 0.9 if aim else landed < 0.5
+    assert sparsity(model) == 0.9
+
+
 @pytest.mark.parametrize("name", ["gradual", "cubic", "hard"])
 def test_trap_05_the_schedule_is_reached_within_the_planned_steps(name: ScheduleName) -> None:
     for total in (5, 7, 60):

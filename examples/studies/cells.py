@@ -2,7 +2,8 @@
 
 A cell is one study, task, variant and seed. It asks for runs: dense checkpoints and fine-tunings, each made once
 however many cells ask for it, since a run is known by its words alone. The learning rate of a variant is tuned with
-seed 0, by the validation split, from the same RATES on for every one; the other seeds take the best. See choice.py.
+seed 0, by the validation split, from the task's same three rates on for every one; the other seeds take the best. See
+choice.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Literal, NamedTuple
 from examples.studies.tasks import TASKS
 from rnnprune.pruning.options import Scope
 
-RATES = ("0.001", "0.002", "0.004")
 SEEDS = (0, 1, 2)
 OWN = "own"  # the rate is tuned for this very variant
 
@@ -62,6 +62,7 @@ A: Mapping[str, Variant] = {
 
 METHODS: Mapping[str, tuple[str, str, str]] = {  # name -> schedule, more flags, what a page calls it
     "gradual": ("gradual", "", "gradual, 5 to 50 %"),
+    "aimed": ("gradual", "--aim", "gradual, aimed anew at every cut"),
     "cubic": ("cubic", "", "cubic, 5 to 50 %"),
     "hard05": ("hard", "--start 0.05", "hard, at 5 %"),
     "hard25": ("hard", "--start 0.25", "hard, at 25 %"),
@@ -69,11 +70,18 @@ METHODS: Mapping[str, tuple[str, str, str]] = {  # name -> schedule, more flags,
     "oneshot": ("hard", "--start 0", "one-shot, at the first step"),
 }
 ALIKE = "--scope tensor"  # the default of magnitude
-B: Mapping[str, Variant] = {
-    f"{method}-{saliency}": Variant(f"{told}; {saliency}", pruned("0.9", schedule, saliency, f"{more} {scope}".strip()))
-    for saliency, scope in (("magnitude", ""), ("fisher", ALIKE))
-    for method, (schedule, more, told) in METHODS.items()
-}
+EVERYWHERE = ("gradual", "cubic")  # the methods that are tried by fisher on every task; by magnitude all are
+
+
+def _methods() -> Iterator[tuple[str, Variant]]:
+    for saliency, scope in (("magnitude", ""), ("fisher", ALIKE)):
+        for method, (schedule, more, told) in METHODS.items():
+            flags = pruned("0.9", schedule, saliency, f"{more} {scope}".strip())
+            tasks = tuple(TASKS) if saliency == "magnitude" or method in EVERYWHERE else ("g2p",)
+            yield f"{method}-{saliency}", Variant(f"{told}; {saliency}", flags, tasks=tasks)
+
+
+B: Mapping[str, Variant] = dict(_methods())
 
 TAUGHT, RETOLD = "--distill --teacher {large}", "--distill --distill-level sequence --teacher {large}"
 C: Mapping[str, Variant] = {
@@ -99,7 +107,8 @@ def _singles() -> Iterator[tuple[str, Variant]]:
             flags = pruned(f"{percent / 100:g}", "cubic", saliency, SHARED[saliency])
             rate = {80: OWN, 90: "F/s90", 95: "F/s95"}[percent] if saliency == "fisher" else f"B/cubic-{saliency}"
             told = f"single weights, {percent} %; {saliency}"
-            yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS)
+            tasks = tuple(TASKS) if saliency == "fisher" or percent == 90 else ("g2p",)
+            yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS, tasks=tasks)
 
 
 ELSEWHERE = ("8x1", "16x1")  # the blocks that are tried on every task: what was best on g2p, and the widest
@@ -153,6 +162,7 @@ def _timed(told: str, more: str, rate: str = "B/gradual-magnitude", saliency: st
 E: Mapping[str, Variant] = {
     "paper": _timed("start 5 %, ramp 25 %, end 50 %, slopes 1 : 1.5, literal", ""),
     "revive": _timed("revive", "--revive"),
+    "aim": _timed("threshold aimed anew at every cut", "--aim"),
     "slope2": _timed("slopes 1 : 2", "--slope-ratio 2"),
     "start0": _timed("start 0 %", "--start 0"),
     "start15": _timed("start 15 %", "--start 0.15"),
@@ -183,7 +193,7 @@ def _own(
 
 
 def _first(told: str, flags: str) -> Variant:
-    return Variant(told, flags, rate="0.002", fresh=True, tasks=BOTH)
+    return Variant(told, flags, rate="0.002", fresh=True, tasks=G2P)
 
 
 F: Mapping[str, Variant] = {
@@ -196,9 +206,9 @@ F: Mapping[str, Variant] = {
     ),
     "type": _own("90 %, over the layers of a type", scope="type"),
     "gate": _own("90 %, every gate alike", scope="gate"),
-    "distill": _own("90 %, the dense model as teacher", "--distill", tasks=BOTH),
+    "distill": _own("90 %, the dense model as teacher", "--distill"),
     "tensor-distill": _own("90 %, every matrix alike, the dense model as teacher", "--distill", scope="tensor"),
-    "distill-large": _own("90 %, the large dense model as teacher", "--distill --teacher {large}", tasks=BOTH),
+    "distill-large": _own("90 %, the large dense model as teacher", "--distill --teacher {large}"),
     "initial": _first("90 %, pruned during the initial training", pruned("0.9", more="--scope model")),
     "initial-paper": _first("the same, gradual and magnitude: the paper", pruned("0.9", "gradual", "magnitude")),
     "end75": _own("90 %, last cut at 75 %", "--end 0.75"),
@@ -214,6 +224,11 @@ F: Mapping[str, Variant] = {
     ),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
     "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH),
+    "early": _own("90 %, cut from the first step until 60 %", "--start 0 --end 0.6"),
+    "early4": _own("the same, four times the steps", "--start 0 --end 0.6", longer=4),
+    "early4-large": _own(
+        "the same, the large dense model as teacher", "--start 0 --end 0.6 --distill --teacher {large}", longer=4
+    ),
     "longer4-95": _own("95 %, four times the steps", target="0.95", longer=4)._replace(rate="F/s95"),
 }
 

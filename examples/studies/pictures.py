@@ -1,8 +1,9 @@
-"""Three figures that a newcomer reads at a glance, drawn from the raw figures: docs/results/studies/*.svg.
+"""Figures that a newcomer reads at a glance, drawn from the raw figures: docs/results/studies/*.svg.
 
     large_sparse.svg   study A: a small dense model and a large sparse one with as many weights, each task
     frontier.svg       study D: figure against latency, dense, int8 and sparse
     own_size.svg       study F: how far behind the dense control 90 % of zeros leave a model, and what closes the gap
+    curves.svg         study B: zeros and training loss over the fine-tuning, method by method
 
 A transparent ground, and one grey for all that is no data, read alike on a light and a dark page. matplotlib draws
 them: `pip install 'rnnprune[plot]'`.
@@ -17,8 +18,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from examples.studies.cells import Form
+from examples.studies.cells import B, Form
 from examples.studies.pages import FOLDER
+from examples.studies.raw import Raw
 from examples.studies.rows import Row, control_of, relative, rows
 from examples.studies.tasks import TASKS
 
@@ -36,6 +38,10 @@ GAPS = {
     "distill-large": "shared out, large teacher",
     "longer4": "shared out, four times as long",
 }
+METHODS = {  # of study B
+    "cubic-magnitude": (SPARSE, "-"), "gradual-magnitude": (DENSE, "-"), "hard25-magnitude": (GREY, "-"),
+    "oneshot-magnitude": (GREY, ":"),
+}  # fmt: skip
 
 
 class Bar(NamedTuple):
@@ -93,6 +99,12 @@ def gaps(task: str) -> list[Bar]:
     return [bar for bar in bars if bar is not None]
 
 
+def curves(task: str) -> dict[str, Raw]:
+    """Variant of study B, by magnitude -> the curve of seed 0: step, loss and zeros, each a list."""
+    made = rows("B", task)
+    return {name: made[name].raws[0]["curve"] for name in METHODS if "curve" in made[name].raws.get(0, {})}
+
+
 def best_of(dots: Sequence[Dot]) -> list[Dot]:
     """Those that no faster one beats, by latency: smaller figures are better for every task here."""
     found: list[Dot] = []
@@ -114,11 +126,12 @@ def draw_all() -> int:
     if find_spec("matplotlib") is None:
         print("the pictures need matplotlib; install it with `pip install 'rnnprune[plot]'`")
         return 1
-    tasks = [task for task in TASKS if frontier(task)]
+    tasks, run = ([task for task in TASKS if shows(task)] for shows in (frontier, curves))
     ready: dict[str, Callable[[Any], None] | None] = {
         "large_sparse": _draw_sizes if sizes() else None,
         "frontier": (lambda figure: _draw_frontiers(figure, tasks)) if tasks else None,
         "own_size": _draw_gaps if any(gaps(task) for task in ("g2p", "lm")) else None,
+        "curves": (lambda figure: _draw_curves(figure, run)) if run else None,
     }
     for name, draw in ready.items():
         path = FOLDER / f"{name}.svg"
@@ -195,3 +208,19 @@ def _draw_gaps(figure: Any) -> None:
         axes.axvline(0, color=GREY, linewidth=1)
         axes.set_xlabel("% worse than dense")
         axes.set_title(f"{task}, 90 % zeros")
+
+
+def _draw_curves(figure: Any, tasks: Sequence[str]) -> None:
+    figure.set_size_inches(4.5 * len(tasks) if len(tasks) > 1 else 8, 5)
+    grid = figure.subplots(2, len(tasks), squeeze=False, sharex="col", height_ratios=(1, 2))
+    for (above, below), task in zip(grid.T, tasks, strict=True):
+        for name, curve in curves(task).items():
+            (colour, style), label = METHODS[name], B[name].told.partition(";")[0]
+            steps, zeros = [0, *curve["step"]], [0.0, *(100 * share for share in curve["zeros"])]
+            above.plot(steps, zeros, style, color=colour, label=label)
+            below.plot(curve["step"], curve["loss"], style, color=colour)
+        above.set_title(task)
+        above.set_ylabel("zeros, %")
+        below.set_ylabel("training loss")
+        below.set_xlabel("step of the fine-tuning")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from rnnprune.formats.atomic import write_atomic
 
 Answers = Mapping[str, Mapping[str, Any]]
 Raw = dict[str, Any]
+POINTS = 25  # of a curve
 
 
 def path_of(work: Work | Timed) -> Path:
@@ -57,6 +60,7 @@ def figures_of(work: Work, answers: Answers) -> Raw:
 
 def _of_run(run: Run, answers: Answers) -> Raw:
     manifest = json.loads((run.run / "rnnprune.json").read_text(encoding="utf-8"))
+    steps = [json.loads(line) for line in (run.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     tensors = answers["report"]["tensors"]
     machine = manifest["machine"]
     return {
@@ -67,7 +71,8 @@ def _of_run(run: Run, answers: Answers) -> Raw:
         "weights": sum(math.prod(tensor["shape"]) for tensor in tensors),
         "nonzeros": sum(tensor["nnz"] for tensor in tensors),
         "bytes": manifest["files"]["model.safetensors"]["bytes"],
-        **_where_the_threshold_alone_landed(run, tensors),
+        **(_where_the_threshold_alone_landed(steps, tensors) if "--schedule gradual" in run.flags else {}),
+        "curve": curve_of(steps),
         "steps": manifest["steps"],
         "seconds": manifest["seconds"],
         "machine": f"{machine['cpu']}, {machine['cores']} cores; torch {machine['torch']}",
@@ -75,12 +80,23 @@ def _of_run(run: Run, answers: Answers) -> Raw:
     }
 
 
-def _where_the_threshold_alone_landed(run: Run, tensors: list[Mapping[str, Any]]) -> Raw:
+Lines = Sequence[Mapping[str, Any]]
+
+
+def curve_of(steps: Lines) -> Raw:
+    """Mean training loss of each of POINTS stretches, by the step at which it ends, and the zeros at that step."""
+    width = steps[-1]["step"] / POINTS
+    stretches = [list(lines) for _, lines in groupby(steps, lambda line: math.ceil(line["step"] / width))]
+    return {
+        "step": [lines[-1]["step"] for lines in stretches],
+        "loss": [statistics.fmean(line["loss"] for line in lines) for lines in stretches],
+        "zeros": [lines[-1]["sparsity"] for lines in stretches],
+    }
+
+
+def _where_the_threshold_alone_landed(steps: Lines, tensors: Lines) -> Raw:
     """Of gradual: the share of zeros that the last plain threshold gives, and how many cuts the guard had to stop."""
-    if "--schedule gradual" not in run.flags:
-        return {}
-    lines = map(json.loads, (run.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    updates = [line["groups"] for line in lines if "groups" in line]
+    updates = [line["groups"] for line in steps if "groups" in line]
     sizes = {tensor["name"]: math.prod(tensor["shape"]) for tensor in tensors}
     last = updates[-1]
     landed = {name: last[name]["plain_sparsity"] for name in last}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from examples.studies import choice, raw
-from examples.studies.cells import ORDER, RATES, Cell
+from examples.studies.cells import ORDER, Cell
 from examples.studies.runs import Dense, Run, Stored, Work, key, run_of
+from examples.studies.tasks import TASKS
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -38,7 +39,7 @@ def _left(cell: Cell, counted: set[str]) -> list[Work]:
     asked = choice.asked(cell)
     work = list(asked.work)
     if asked.waits:
-        run = run_of(cell, RATES[1])
+        run = run_of(cell, TASKS[cell.task].rates[1])
         work += [] if choice.tunes(cell) else [run]
         work += [Stored(run, cell.variant.forms)] if cell.variant.forms else []
     dense: list[Dense] = [each for run in work if isinstance(run, Run) for each in run.needs()]

@@ -16,8 +16,9 @@ SIZES = ("small", "base", "medium", "large")
 class Task(NamedTuple):
     """train: the words after `rnnprune train`; both: those of `train` and `finetune`; sizes: the flags of each size.
 
-    dense_steps, steps: of the dense training and of the fine-tuning after it. milliseconds: of a training step on one
-    quiet core; evaluation: seconds of one split; both only for the estimate of what is left to do.
+    dense_steps, steps: of the dense training and of the fine-tuning after it. rates: of the fine-tuning, the first that
+    are tried for every variant; noise: two seeds of one row differ by as large a share. milliseconds: of a step
+    on one quiet core; evaluation: seconds of one split; both only for the estimate of what is left to do.
     told: what it is, for a page. shown: the figure that decides, in the words of a page.
     """
 
@@ -27,6 +28,8 @@ class Task(NamedTuple):
     milliseconds: Mapping[str, float]
     dense_steps: int
     steps: int
+    rates: tuple[str, str, str]
+    noise: float
     evaluation: float
     told: str
     shown: str
@@ -46,12 +49,14 @@ TASKS: Mapping[str, Task] = {
         milliseconds={"small": 15, "base": 33, "medium": 48, "large": 62},
         dense_steps=3000,
         steps=3000,
+        rates=("0.001", "0.002", "0.004"),
+        noise=0.02,
         evaluation=1.0,
         told="spelling to phonemes (a quarter of cmudict), GRU encoder and decoder with attention",
         shown="phonemes wrong, %",
     ),
     "lm": Task(
-        train="lm --data .cache/text/fortunes.txt --cell lstm --lr 0.002",
+        train="lm --data .cache/text/fortunes.txt --cell lstm --lr 0.016",
         sizes={
             "small": "--hidden 52 --embedding 32",
             "base": "--hidden 160 --embedding 64",
@@ -62,6 +67,8 @@ TASKS: Mapping[str, Task] = {
         milliseconds={"small": 20, "base": 50, "medium": 80, "large": 100},
         dense_steps=3000,
         steps=1500,
+        rates=("0.004", "0.008", "0.016"),
+        noise=0.005,
         evaluation=2.5,
         told="the characters of Debian's fortunes, one LSTM",
         shown="bits per character",
@@ -79,6 +86,8 @@ TASKS: Mapping[str, Task] = {
         milliseconds={"small": 33, "base": 80, "medium": 107, "large": 150},
         dense_steps=1500,
         steps=600,
+        rates=("0.001", "0.002", "0.004"),
+        noise=0.02,
         evaluation=6.0,
         told="Asterisk's English prompts, two bidirectional LSTM layers with CTC",
         shown="characters wrong, %",

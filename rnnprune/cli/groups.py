@@ -116,6 +116,7 @@ class TimingFlags:
     frequency: Annotated[int | None, o.pruning("--frequency", "Steps between cuts.", show_default="at most 100")] = None
     slope_ratio: Annotated[float, o.pruning("--slope-ratio", "Of gradual's two slopes.")] = _TIMING.slope_ratio
     revive: Annotated[bool, o.pruning("--revive", "gradual: let weights come back.")] = False
+    aim: Annotated[bool, o.pruning("--aim", "gradual: aim the threshold at the target anew at every cut.")] = False
 
     def build(self, *schedules: ScheduleName) -> Timing:
         """Raises UsageError for a flag that none of these schedules reads."""

@@ -74,10 +74,11 @@ class Timing:
     frequency: int | None = None
     slope_ratio: float = 1.5
     revive: bool = False
+    aim: bool = False
 
 
 READ_BY: Mapping[ScheduleName, tuple[str, ...]] = {  # the settings of Timing that make a schedule
-    "gradual": ("start", "ramp", "end", "frequency", "slope_ratio", "revive"),
+    "gradual": ("start", "ramp", "end", "frequency", "slope_ratio", "revive", "aim"),
     "cubic": ("start", "end", "frequency"),
     "hard": ("start",),
 }

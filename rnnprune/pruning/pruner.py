@@ -116,7 +116,7 @@ class Pruner:
 
     @property
     def quantiles(self) -> dict[str, float]:
-        """q of equation 1 per group, as it was when the schedule first needed it."""
+        """q of equation 1 per group, as it was when the schedule first needed it, or with `aim` last read it."""
         return dict(self._quantiles)
 
     def step(self) -> PruningUpdate | None:
@@ -211,7 +211,8 @@ class Pruner:
         return PruningUpdate(self.step_count, self.sparsity, updates)
 
     def _cut(self, group: Group, revive: bool) -> GroupUpdate:
-        if group.name not in self._quantiles:
+        aim = isinstance(self.schedule, Gradual) and self.schedule.aim
+        if aim or group.name not in self._quantiles:
             self._quantiles[group.name] = group.quantile(self._score, group.target)
         cut = self.schedule.cut_at(self.step_count, group.target, self._quantiles[group.name])
         assert cut is not None

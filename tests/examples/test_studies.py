@@ -10,9 +10,10 @@ import pytest
 from typer.main import get_command
 
 from examples.studies import choice, pages, pictures, raw, status, tables, timing
-from examples.studies.cells import OWN, RATES, STUDIES, Cell, cells
+from examples.studies.cells import OWN, STUDIES, Cell, cells
 from examples.studies.rows import relative, rows, shown
 from examples.studies.runs import Run, Stored, run_of
+from examples.studies.tasks import TASKS
 from rnnprune.cli.app import app
 from tests.examples.made_up_runs import by_rate, made_up, make_up
 
@@ -69,13 +70,13 @@ def test_rates_are_tried_until_the_best_has_a_worse_one_on_either_side(best: flo
 @pytest.mark.usefixtures("elsewhere")
 def test_a_diverged_rate_is_never_taken_and_a_missing_one_leaves_the_choice_open() -> None:
     cell = Cell("B", "lm", "cubic-fisher", 0)
-    for rate, figure in {"0.0005": 3.5, "0.001": 3.0, "0.002": 4.0}.items():
+    for rate, figure in {"0.002": 3.5, "0.004": 3.0, "0.008": 4.0}.items():
         made_up(run_of(cell, rate), lambda _, figure=figure: figure)
     assert choice.chosen(Cell("F", "lm", "tensor", 2)) is None
-    raw.write(run_of(cell, "0.004"), raw.diverged(5))
-    assert choice.chosen(Cell("F", "lm", "tensor", 2)) == "0.001"
-    told = "0.0005: 3.5, 0.001: 3, 0.002: 4, 0.004: diverged"
-    assert f"| lm | cubic, 5 to 50 %; fisher | {told} | 0.001 |" in tables.of_study("B")
+    raw.write(run_of(cell, "0.016"), raw.diverged(5))
+    assert choice.chosen(Cell("F", "lm", "tensor", 2)) == "0.004"
+    told = "0.002: 3.5, 0.004: 3, 0.008: 4, 0.016: diverged"
+    assert f"| lm | cubic, 5 to 50 %; fisher | {told} | 0.004 |" in tables.of_study("B")
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -84,13 +85,13 @@ def test_cells_of_two_studies_that_are_the_same_are_made_once() -> None:
     assert small == run_of(Cell("A", "g2p", "dense-small", 1), "0.002")
     assert large == run_of(Cell("A", "g2p", "sparse-large", 1), "0.002")
     names = [work.name for work in make_up(cells("A/g2p/sparse-large") + cells("C/g2p/large"), by_rate)]
-    assert len(set(names)) == len(names) == len(RATES) + 2
+    assert len(set(names)) == len(names) == len(TASKS["g2p"].rates) + 2
 
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_cell_whose_rate_another_one_decides_asks_for_that_first() -> None:
     kinds = [(type(work), run.dense.seed, run.dense.size)
-             for work in make_up(cells("D/lm/block16x1-90-fisher/1"), by_rate)
+             for work in make_up(cells("D/speech/block16x1-90-fisher/1"), by_rate)
              if isinstance(run := getattr(work, "made", work), Run)]  # fmt: skip
     assert kinds == [(Run, 0, "base")] * 3 + [(Run, 1, "base"), (Stored, 1, "base")]
 
@@ -169,8 +170,27 @@ def test_what_the_pictures_show() -> None:
     assert pictures.gaps("g2p") == [
         ("the same, shared out", pytest.approx(10.0), pytest.approx(0.0)),
     ]
+    assert pictures.curves("g2p") == {}
+    curve = {"step": [3000], "loss": [0.5], "zeros": [0.9]}
+    run = run_of(Cell("B", "g2p", "hard25-magnitude", 0), "0.002")
+    list(make_up(cells("B/g2p/hard25-magnitude/0"), lambda made: 10.0 + (made != run)))
+    raw.write(run, {**_without_commands(run), "curve": curve})
+    assert pictures.curves("g2p") == {"hard25-magnitude": curve}
     slow, fast, poor = (pictures.Dot("", ms, figure, True) for ms, figure in ((3.0, 1.0), (1.0, 2.0), (2.0, 2.5)))
     assert pictures.best_of([slow, fast, poor]) == [fast, slow]
+
+
+def _without_commands(run: Run) -> raw.Raw:
+    return {key: value for key, value in (raw.read(run) or {}).items() if key != "commands"}
+
+
+def test_a_curve_has_the_mean_loss_of_each_stretch_and_the_zeros_at_its_end() -> None:
+    lines = [{"step": step, "loss": float(step % 4), "sparsity": step / 100} for step in range(1, 101)]
+    curve = raw.curve_of([*lines[:50], {**lines[49], "loss": 8.0}, *lines[50:]])  # an update has a line of its own
+    assert curve["step"] == list(range(4, 101, 4))
+    assert curve["loss"] == [1.5] * 12 + [2.8] + [1.5] * 12
+    assert curve["zeros"] == [step / 100 for step in range(4, 101, 4)]
+    assert raw.curve_of(lines[:3])["step"] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("elsewhere")

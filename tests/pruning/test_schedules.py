@@ -175,8 +175,8 @@ def test_the_default_timing_is_table_1(total: int, steps: tuple[int, int, int], 
 
 
 def test_timing_reaches_the_schedule() -> None:
-    timing = Timing(start=0.1, ramp=0.2, end=0.9, frequency=7, slope_ratio=1.75, revive=True)
-    assert plan_schedule("gradual", 1000, timing) == Gradual(100, 200, 900, 7, 1.75, True)
+    timing = Timing(start=0.1, ramp=0.2, end=0.9, frequency=7, slope_ratio=1.75, revive=True, aim=True)
+    assert plan_schedule("gradual", 1000, timing) == Gradual(100, 200, 900, 7, 1.75, True, True)
     assert plan_schedule("cubic", 1000, timing) == Cubic(100, 900, 7)
 
 

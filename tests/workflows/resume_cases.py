@@ -88,7 +88,7 @@ class StopsAt(Observer):
 CASES = {
     "cubic fisher adam": (PruningOptions(0.8, timing=Timing(frequency=5)), Recipe(STEPS, lr=0.01)),
     "revive magnitude sgd": (
-        PruningOptions(0.8, "gradual", "magnitude", Timing(frequency=5, revive=True)),
+        PruningOptions(0.8, "gradual", "magnitude", Timing(frequency=5, revive=True, aim=True)),
         Recipe(STEPS, optimizer="sgd", lr=0.01),
     ),
 }
