@@ -21,35 +21,7 @@ from rnnprune.pruning.masked_weight import MaskedWeight
 from rnnprune.pruning.options import Block, ScheduleName, Selection, Timing
 from rnnprune.pruning.pruner import Pruner
 from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule, plan_schedule
-
-X = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0))
-WEIGHTS = ("weight_ih_l0", "weight_hh_l0")
-
-
-def backward(model: nn.Module) -> None:
-    (model(X)[0] - X.mean()).square().mean().backward()
-
-
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Pruner | None, count: int) -> None:
-    for _ in range(count):
-        optimizer.zero_grad()
-        backward(model)
-        optimizer.step()
-        if pruner is not None:
-            pruner.step()
-
-
-def pruned_lstm(schedule: Schedule | None = None, count: int = 10) -> tuple[nn.LSTM, torch.optim.Optimizer, Pruner]:
-    model = nn.LSTM(6, 8)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    pruner = Pruner(model, optimizer, schedule or Cubic(1, 8, 2))
-    steps(model, optimizer, pruner, count)
-    return model, optimizer, pruner
-
-
-def sparsity(model: nn.Module) -> float:
-    weights = [tensor for name, tensor in model.named_parameters() if name.endswith(WEIGHTS)]
-    return 1.0 - sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+from tests.trapped import WEIGHTS, X, backward, pruned_lstm, sparsity, steps
 
 
 def test_trap_01_parameters_are_masked_in_place_and_never_replaced() -> None:

@@ -20,41 +20,13 @@ from rnnprune.kernels.csr import Csr, csr_from_dense
 from rnnprune.kernels.reference import Layer, run_layer
 from rnnprune.pruning.options import Selection
 from rnnprune.pruning.pruner import Pruner
-from rnnprune.pruning.schedules import Cubic, Gradual, Hard, Schedule
+from rnnprune.pruning.schedules import Cubic, Gradual, Hard
 from rnnprune.workflows import bench as bench_workflow
 from rnnprune.workflows import bench_measure
 from rnnprune.workflows.run_output import measure, state_of
 from rnnprune.workflows.subject import Subject, load_model
 from rnnprune.workflows.timing import Timing as Measured
-
-X = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0))
-WEIGHTS = ("weight_ih_l0", "weight_hh_l0")
-
-
-def backward(model: nn.Module) -> None:
-    (model(X)[0] - X.mean()).square().mean().backward()
-
-
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, pruner: Pruner | None, count: int) -> None:
-    for _ in range(count):
-        optimizer.zero_grad()
-        backward(model)
-        optimizer.step()
-        if pruner is not None:
-            pruner.step()
-
-
-def pruned_lstm(schedule: Schedule | None = None, count: int = 10) -> tuple[nn.LSTM, torch.optim.Optimizer, Pruner]:
-    model = nn.LSTM(6, 8)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    pruner = Pruner(model, optimizer, schedule or Cubic(1, 8, 2))
-    steps(model, optimizer, pruner, count)
-    return model, optimizer, pruner
-
-
-def sparsity(model: nn.Module) -> float:
-    weights = [tensor for name, tensor in model.named_parameters() if name.endswith(WEIGHTS)]
-    return 1.0 - sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
+from tests.trapped import WEIGHTS, X, backward, pruned_lstm, sparsity, steps
 
 
 class Tied(nn.Module):

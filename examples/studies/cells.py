@@ -46,6 +46,7 @@ def pruned(target: str, schedule: str = "cubic", saliency: str = "fisher", more:
     return f"--target {target} --schedule {schedule} --saliency {saliency} {more}".strip()
 
 
+G2P, BOTH = ("g2p",), ("g2p", "lm")  # the tasks of a variant that not all of them have
 DENSE = Variant("dense, trained on as long", "--dense")
 DENSE_SMALL = Variant("dense, small", "--dense", size="small")
 MATCHED = pruned("{matched}", more="--scope model")
@@ -56,8 +57,14 @@ A: Mapping[str, Variant] = {
     "dense-small": DENSE_SMALL,
     "sparse-large": SPARSE_LARGE,
     "sparse": Variant("sparse, from baseline", MATCHED),
-    "sparse-medium": Variant("sparse, from medium", MATCHED, size="medium"),
-    "dense-medium": Variant("dense, medium", "--dense", size="medium"),
+    "sparse-medium": Variant("sparse, from medium", MATCHED, size="medium", tasks=BOTH),
+    "dense-medium": Variant("dense, medium", "--dense", size="medium", tasks=BOTH),
+    "dense-small4": DENSE_SMALL._replace(
+        told="dense, small, four times the steps", rate="A/dense-small", longer=4, tasks=G2P
+    ),
+    "sparse-large4": SPARSE_LARGE._replace(
+        told="sparse, from large, four times the steps", rate="A/sparse-large", longer=4, tasks=G2P
+    ),
 }
 
 METHODS: Mapping[str, tuple[str, str, str]] = {  # name -> schedule, more flags, what a page calls it
@@ -77,7 +84,7 @@ def _methods() -> Iterator[tuple[str, Variant]]:
     for saliency, scope in (("magnitude", ""), ("fisher", ALIKE)):
         for method, (schedule, more, told) in METHODS.items():
             flags = pruned("0.9", schedule, saliency, f"{more} {scope}".strip())
-            tasks = tuple(TASKS) if saliency == "magnitude" or method in EVERYWHERE else ("g2p",)
+            tasks = tuple(TASKS) if saliency == "magnitude" or method in EVERYWHERE else G2P
             yield f"{method}-{saliency}", Variant(f"{told}; {saliency}", flags, tasks=tasks)
 
 
@@ -89,11 +96,9 @@ C: Mapping[str, Variant] = {
     "small-taught": Variant("dense, small; taught", f"--dense {TAUGHT}", size="small"),
     "large": SPARSE_LARGE,
     "large-taught": Variant("sparse, from large; taught", f"{MATCHED} {TAUGHT}", size="large"),
-    "small-retold": Variant(
-        "dense, small; on the teacher's answers", f"--dense {RETOLD}", size="small", tasks=("g2p",)
-    ),
+    "small-retold": Variant("dense, small; on the teacher's answers", f"--dense {RETOLD}", size="small", tasks=G2P),
     "large-retold": Variant(
-        "sparse, from large; on the teacher's answers", f"{MATCHED} {RETOLD}", size="large", tasks=("g2p",)
+        "sparse, from large; on the teacher's answers", f"{MATCHED} {RETOLD}", size="large", tasks=G2P
     ),
 }
 
@@ -107,7 +112,7 @@ def _singles() -> Iterator[tuple[str, Variant]]:
             flags = pruned(f"{percent / 100:g}", "cubic", saliency, SHARED[saliency])
             rate = {80: OWN, 90: "F/s90", 95: "F/s95"}[percent] if saliency == "fisher" else f"B/cubic-{saliency}"
             told = f"single weights, {percent} %; {saliency}"
-            tasks = tuple(TASKS) if saliency == "fisher" or percent == 90 else ("g2p",)
+            tasks = tuple(TASKS) if saliency == "fisher" or percent == 90 else G2P
             yield f"single{percent}-{saliency}", Variant(told, flags, rate=rate, forms=SINGLE_FORMS, tasks=tasks)
 
 
@@ -120,7 +125,7 @@ def _blocks() -> Iterator[tuple[str, Variant]]:
             for percent in (80, 90):
                 flags = pruned(f"{percent / 100:g}", "cubic", saliency, f"{SHARED[saliency]} --block {block}".strip())
                 told, rate = f"blocks {block}, {percent} %; {saliency}", f"B/cubic-{saliency}"
-                tasks = tuple(TASKS) if saliency == "fisher" and block in ELSEWHERE else ("g2p",)
+                tasks = tuple(TASKS) if saliency == "fisher" and block in ELSEWHERE else G2P
                 variant = Variant(told, flags, rate=rate, forms=BLOCK_FORMS, tasks=tasks)
                 yield f"block{block}-{percent}-{saliency}", variant
 
@@ -131,7 +136,7 @@ def _columns() -> Iterator[tuple[str, Variant]]:
             flags = pruned(target, "cubic", saliency, f"{SHARED[saliency]} --n-of-m {pattern}".strip())
             keep, of = pattern.split(":")
             told = f"{keep} of every {of} columns; {saliency}"
-            variant = Variant(told, flags, rate=f"B/cubic-{saliency}", forms=SINGLE_FORMS, tasks=("g2p",))
+            variant = Variant(told, flags, rate=f"B/cubic-{saliency}", forms=SINGLE_FORMS, tasks=G2P)
             yield f"columns{keep}of{of}-{saliency}", variant
 
 
@@ -140,7 +145,7 @@ D: Mapping[str, Variant] = {
     "small": DENSE_SMALL._replace(rate="A/dense-small", forms=DENSE_FORMS),
     **dict(_singles()),
     "single86-fisher": A["sparse"]._replace(
-        told="single weights, 86 %; fisher", rate="A/sparse", forms=SINGLE_FORMS, tasks=("g2p",)
+        told="single weights, 86 %; fisher", rate="A/sparse", forms=SINGLE_FORMS, tasks=G2P
     ),
     **dict(_blocks()),
     **dict(_columns()),
@@ -150,13 +155,13 @@ D: Mapping[str, Variant] = {
         rate="D/single80-fisher",
         longer=4,
         forms=SINGLE_FORMS,
-        tasks=("g2p",),
+        tasks=G2P,
     ),
 }
 
 
 def _timed(told: str, more: str, rate: str = "B/gradual-magnitude", saliency: str = "magnitude") -> Variant:
-    return Variant(told, pruned("0.9", "gradual", saliency, more), rate=rate, tasks=("g2p",))
+    return Variant(told, pruned("0.9", "gradual", saliency, more), rate=rate, tasks=G2P)
 
 
 E: Mapping[str, Variant] = {
@@ -174,9 +179,6 @@ E: Mapping[str, Variant] = {
     "fisher": _timed("fisher, literal", ALIKE, "B/gradual-fisher", "fisher"),
     "fisher-revive": _timed("fisher, revive", f"--revive {ALIKE}", "B/gradual-fisher", "fisher"),
 }
-
-
-G2P, BOTH = ("g2p",), ("g2p", "lm")
 
 
 def _own(
