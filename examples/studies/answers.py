@@ -17,15 +17,19 @@ def large_sparse_against_small_dense(task: str, found: Rows) -> list[str]:
     """Study A. Of a language model by its perplexity, of a character."""
     measure = perplexity if task == "lm" else float
     what = "perplexity" if task == "lm" else TASKS[task].shown
-    small, large, dense = (found[name] for name in ("dense-small", "sparse-large", "dense"))
-    lower = _below(large, small, measure)
-    higher = shown(relative(large.test(), dense.test(), measure), " %", "+")
-    whole, left = dense.of_any("weights"), large.of_any("nonzeros")
-    times = f", which has {whole / left:.1f} times as many weights" if whole and left else ""
-    return [
-        f"{what}, sparse from large below dense small: {lower}; asked for: at least 25 %.",
-        f"{what}, sparse from large above the dense baseline{times}: {higher}; asked for: not above.",
-    ]
+    whole, lines = found["dense"].of_any("weights"), []
+    for steps, told in (("", ""), ("4", ", four times the steps")):
+        small, large = (found.get(f"{name}{steps}") for name in ("dense-small", "sparse-large"))
+        if small is None or large is None:
+            continue
+        lower, left = _below(large, small, measure), large.of_any("nonzeros")
+        higher = shown(relative(large.test(), control_of(task, large.variant.longer), measure), " %", "+")
+        times = f", which has {whole / left:.1f} times as many weights" if whole and left else ""
+        lines += [
+            f"{what}, sparse from large below dense small{told}: {lower}; asked for: at least 25 %.",
+            f"{what}, sparse from large above the dense baseline{times}{told}: {higher}; asked for: not above.",
+        ]
+    return lines
 
 
 def gradual_against_hard(_: str, found: Rows) -> list[str]:
