@@ -59,6 +59,7 @@ A: Mapping[str, Variant] = {
     "sparse": Variant("sparse, from baseline", MATCHED),
     "sparse-medium": Variant("sparse, from medium", MATCHED, size="medium", tasks=BOTH),
     "dense-medium": Variant("dense, medium", "--dense", size="medium", tasks=BOTH),
+    "sparse4": Variant("sparse, from baseline, four times the steps", MATCHED, rate="A/sparse", longer=4, tasks=G2P),
     "dense-small4": DENSE_SMALL._replace(
         told="dense, small, four times the steps", rate="A/dense-small", longer=4, tasks=G2P
     ),

@@ -1,7 +1,7 @@
 """Which learning rate a variant takes: the best on the validation split with seed 0, chosen by code alone.
 
-The task's rates are tried first; while the lowest or the highest of them is the best so far, or as good up to noise,
-half or twice of it is tried as well.
+The task's rates are tried first; while the lowest or the highest of them is the best so far, or worse by less than its
+margin, half or twice of it is tried as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from examples.studies.raw import Raw, read
 from examples.studies.runs import Run, Stored, run_of
 from examples.studies.tasks import TASKS
 
-LOWEST, HIGHEST = 0.0001, 0.05  # where the search ends
+LOWEST, HIGHEST = 0.0001, 0.1  # where the search ends
 
 
 def tuned_by(cell: Cell) -> Cell | None:
@@ -34,18 +34,18 @@ def tried(cell: Cell) -> dict[str, float | None]:
     """
     task = TASKS[cell.task]
     found = {rate: _figure(cell, rate) for rate in task.rates}
-    while beyond := _beyond_the_best(found, task.noise):
+    while beyond := _beyond_the_best(found, task.margin):
         found[beyond] = _figure(cell, beyond)
     return found
 
 
-def _beyond_the_best(found: Mapping[str, float | None], noise: float) -> str | None:
+def _beyond_the_best(found: Mapping[str, float | None], margin: float) -> str | None:
     """The next rate to try; None while a figure is missing, and when those at both ends are worse than the best."""
     figures = {rate: figure for rate, figure in found.items() if figure is not None}
     if len(figures) < len(found):
         return None
     by_rate = sorted((float(rate), figure) for rate, figure in figures.items())
-    good = min(figures.values()) + noise * abs(min(figures.values()))
+    good = min(figures.values()) + margin * abs(min(figures.values()))
     (lowest, at_lowest), (highest, at_highest) = by_rate[0], by_rate[-1]
     beyond = [2 * highest] if at_highest <= good and math.isfinite(at_highest) else []
     beyond += [lowest / 2] if at_lowest <= good else []

@@ -17,6 +17,7 @@ from rnnprune.formats.atomic import write_atomic
 Answers = Mapping[str, Mapping[str, Any]]
 Raw = dict[str, Any]
 POINTS = 25  # of a curve
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm: counted, not trained
 
 
 def path_of(work: Work | Timed) -> Path:
@@ -25,8 +26,12 @@ def path_of(work: Work | Timed) -> Path:
 
 
 def told_commands(work: Work | Timed) -> list[str]:
-    """As a person would type them."""
-    return [f"rnnprune {shlex.join(words)}" for words in work.commands().values()]
+    """As a person would type them, from the data on: with those of all that it is made of."""
+    if isinstance(work, Timed):
+        return told_commands(work.stored)
+    made_of = work.needs() if isinstance(work, Run) else [work.made] if isinstance(work, Stored) else []
+    before = [command for each in made_of for command in told_commands(each)]
+    return [*before, *(f"rnnprune {shlex.join(words)}" for words in work.commands().values())]
 
 
 def read(work: Work | Timed) -> Raw | None:
@@ -62,14 +67,15 @@ def _of_run(run: Run, answers: Answers) -> Raw:
     manifest = json.loads((run.run / "rnnprune.json").read_text(encoding="utf-8"))
     steps = [json.loads(line) for line in (run.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     tensors = answers["report"]["tensors"]
+    parameters = [tensor for tensor in tensors if not tensor["name"].endswith(BUFFERS)]
     machine = manifest["machine"]
     return {
         "metric": manifest["metric"]["name"],
         "goal": manifest["metric"]["goal"],
         "figures": manifest["figures"],
         "sparsity": manifest["sparsity"]["achieved"],
-        "weights": sum(math.prod(tensor["shape"]) for tensor in tensors),
-        "nonzeros": sum(tensor["nnz"] for tensor in tensors),
+        "weights": sum(math.prod(tensor["shape"]) for tensor in parameters),
+        "nonzeros": sum(tensor["nnz"] for tensor in parameters),
         "bytes": manifest["files"]["model.safetensors"]["bytes"],
         **(_where_the_threshold_alone_landed(steps, tensors) if "--schedule gradual" in run.flags else {}),
         "curve": curve_of(steps),

@@ -100,6 +100,7 @@ def make(work: Work) -> None:
             held.enter_context(folder_lock(work.folder))
         except StorageError as error:
             raise Busy from error
+        _forget_what_others_made(work)
         log, commands = work.folder / "log", work.commands().items()
         try:
             answers = {name: kept(work.folder / f"{name}.json", *words, log=log) for name, words in commands}
@@ -109,6 +110,15 @@ def make(work: Work) -> None:
             raw.write(work, raw.diverged(error.code))
         else:
             raw.write(work, raw.figures_of(work, answers))
+
+
+def _forget_what_others_made(work: Work) -> None:
+    """What lies there of other commands than these, or of another checkpoint."""
+    if isinstance(work, Stored) or not raw.path_of(work).exists() or raw.read(work) is not None:
+        return
+    for each in work.folder.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    raw.path_of(work).unlink()
 
 
 def _told(work: Work) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from examples.studies import choice
 from examples.studies.answers import ANSWERS
 from examples.studies.cells import ORDER, STUDIES, Cell
-from examples.studies.raw import read, told_commands
+from examples.studies.raw import read
 from examples.studies.rows import Row, Rows, control_of, perplexity, relative, rows, shown
 from examples.studies.runs import run_of
 from examples.studies.tasks import TASKS
@@ -22,10 +23,27 @@ def of_study(study: str) -> str:
         if not any(row.stored if row.variant.forms else row.raws for row in found.values()):
             waiting.append(task)
             continue
-        parts += [f"## {task}: {TASKS[task].told}", "", TABLES.get(study, general)(task, found), ""]
+        parts += [
+            f"## {task}: {TASKS[task].told}",
+            "",
+            _test_split(task),
+            "",
+            TABLES.get(study, general)(task, found),
+            "",
+        ]
         parts += [*(f"- {line}" for line in ANSWERS[study](task, found)), ""] if study in ANSWERS else []
     parts += [f"Not run yet: {', '.join(waiting)}.", ""] if waiting else []
     return "\n".join([*parts, *_below(study)])
+
+
+def _test_split(task: str) -> str:
+    """What it holds; and the standard error of a figure that chance makes, which no spread over seeds shows."""
+    line, counted, control = f"Test split: {TASKS[task].test}.", TASKS[task].counted, list(control_of(task).values())
+    if not counted or not control:
+        return line
+    wrong = statistics.fmean(control) / 100
+    error = 100 * math.sqrt(wrong * (1 - wrong) / counted)
+    return f"{line} All seeds share it; another one as large would move {100 * wrong:.1f} by about {error:.1f}."
 
 
 def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -88,7 +106,7 @@ def _files(task: str, row: Row, dense: Row) -> list[list[str]]:
     for form in row.forms:
         values, size, us = row.file(form), row.bytes(form), row.latency(form)
         whole, int8 = dense.bytes("dense"), dense.latency("dense-int8")
-        gaps = relative(values, control_of(task))
+        gaps = relative(values, control_of(task, row.variant.longer))
         lines.append([
             row.variant.told, form, shown(list(values.values())), shown(gaps, " %", "+") if gaps else "",
             _count(size), f"{size / whole:.1%}" if size and whole else "",
@@ -147,9 +165,9 @@ def _commands(study: str) -> list[str]:
         rate = choice.chosen(cell)
         if rate is None or read(run_of(cell, rate)) is None:
             continue
-        words = told_commands(run_of(cell, rate))[0]
+        words = " ".join(run_of(cell, rate).commands()["finetune"])
         short = words.partition(" --threads")[0].replace(".cache/studies/", "").replace("/ckpt.pt", ".pt")
-        lines.append(f"    {short}")
+        lines.append(f"    rnnprune {short}")
     return [*lines, ""] if len(lines) > 2 else []
 
 

@@ -23,20 +23,26 @@ def timed_by(cells: Iterable[Cell]) -> Iterator[Timed]:
             yield from (Timed(work) for work in choice.asked(cell).work if isinstance(work, Stored))
 
 
+def steady(found: raw.Raw | None) -> bool:
+    """Whether it was measured, on a machine that nothing disturbed."""
+    return found is not None and found["spread"] < UNSTEADY
+
+
 def time_all(cells: Iterable[Cell]) -> int:
-    """Measure what is made and was not measured yet; kept after each, so it may be interrupted. The exit code."""
+    """Measure what was not yet, or while something disturbed it; kept after each, so it may be interrupted. The exit
+    code."""
     from rnnprune.workflows.latency import measure_latency
     from rnnprune.workflows.machine import describe_machine
 
     missing = 0
     for timed in timed_by(cells):
-        if raw.read(timed) is not None:
+        if steady(raw.read(timed)):
             continue
         if not timed.file.exists():
             missing += 1
             continue
         takes = (measure_latency(timed.file, threads=1, rounds=ROUNDS) for _ in range(TAKES))
-        found = next((take for take in takes if take and take.spread < UNSTEADY), None)
+        found = next((take for take in takes if take and steady(take.to_json())), None)
         if found is None:
             print(f"{key(timed)}: quartiles {UNSTEADY:.0%} apart and more; time it on a quiet machine")
             missing += 1

@@ -101,9 +101,12 @@ def plain_json(value: Any) -> Any:
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:
-    """`recipe.lr was 0.001, is 0.01` for every leaf of two nested mappings that differs."""
+    """`recipe.lr was 0.001, is 0.01` for every leaf of two nested mappings that differs.
+
+    A flag that the version of `old` did not know yet was off.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(key for key in new if key not in old)]
+        keys = [*old, *(key for key in new if key not in old and new[key] is not False)]
         return [each for key in keys for each in differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
     return [] if old == new else [f"{name} was {_shown(old)}, is {_shown(new)}"]
 

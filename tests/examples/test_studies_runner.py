@@ -13,7 +13,7 @@ import pytest
 from examples.commands import Failed, kept
 from examples.studies import raw, runner, tasks, timing
 from examples.studies.cells import Cell, cells
-from examples.studies.runs import Dense, Stored, Work, run_of
+from examples.studies.runs import Dense, Stored, Timed, Work, run_of
 from rnnprune.errors import StorageError
 from rnnprune.formats.lock import folder_lock
 from tests.examples.made_up_runs import by_rate, made_up, make_up
@@ -99,12 +99,39 @@ def test_runners_side_by_side_are_told_the_cells_and_no_more(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_figures_made_by_other_commands_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    dense = Dense("lm", "base", 0)
-    made_up(dense, by_rate)
-    assert raw.read(dense) is not None
+def test_figures_made_by_other_commands_or_of_another_checkpoint_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(Cell("C", "lm", "large-taught", 0), "0.002")
+    stored = Stored(run, ("csr",))
+    works: list[Work] = [run.dense, run, stored]
+    for work in works:
+        made_up(work, by_rate)
+    raw.write(Timed(stored), {"us": 1.0})
+    assert all(map(raw.read, [*works, Timed(stored)]))
     monkeypatch.setitem(tasks.TASKS, "lm", tasks.TASKS["lm"]._replace(dense_steps=7))
-    assert raw.read(dense) is None
+    assert not any(map(raw.read, [*works, Timed(stored)]))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_lies_there_of_another_checkpoint_is_not_taken_for_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(Cell("A", "lm", "dense", 0), "0.002")
+    for work in (run.dense, run):
+        made_up(work, by_rate)
+        work.folder.mkdir(parents=True)
+        (work.folder / "answer.json").write_text("old")
+    run.dense.file.touch()
+    monkeypatch.setitem(tasks.TASKS, "lm", tasks.TASKS["lm"]._replace(train="lm --lr 0.1"))
+    monkeypatch.setattr(runner, "kept", lambda *_, **__: {})
+    monkeypatch.setattr(raw, "figures_of", lambda *_: {"metric": "M", "goal": "min"})
+    runner.make(run)
+    assert not list(run.dense.folder.iterdir())
+    assert not list(run.folder.iterdir())
+    assert raw.read(run) == {"commands": raw.told_commands(run), "metric": "M", "goal": "min"}
+
+
+def test_a_disturbed_timing_is_asked_for_again() -> None:
+    assert not timing.steady(None)
+    assert not timing.steady({"spread": 0.3})
+    assert timing.steady({"spread": 0.1})
 
 
 @pytest.mark.usefixtures("elsewhere")

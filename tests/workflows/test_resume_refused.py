@@ -17,6 +17,7 @@ from rnnprune.training.options import Keeping, SaveEvery
 from rnnprune.workflows import finetune_plan
 from rnnprune.workflows.finetune import FinetuneRequest, finetune
 from rnnprune.workflows.prune import prune
+from rnnprune.workflows.resume import differences
 from rnnprune.workflows.teacher import Distillation
 
 
@@ -54,6 +55,13 @@ def test_changed_settings_are_refused_with_the_difference() -> None:
     with pytest.raises(UsageError, match=r"data was \"[0-9a-f]{19}\.\.\., is \"[0-9a-f]{19}\.\.\."):
         finetune(request)
     assert {path.name: path.read_bytes() for path in Path("run/.unfinished/state").iterdir()} == before
+
+
+def test_a_flag_that_an_older_version_did_not_know_was_off() -> None:
+    old = {"timing": {"start": 0.05}}
+    assert differences(old, {"timing": {"start": 0.05, "aim": False, "n_of_m": None}}) == []
+    assert differences(old, {"timing": {"start": 0.05, "aim": True}}) == ["timing.aim was null, is true"]
+    assert differences({"control": True}, {"control": False}) == ["control was true, is false"]
 
 
 @pytest.mark.usefixtures("folder")
