@@ -74,15 +74,20 @@ def control_of(task: str, longer: int = 1) -> dict[int, float]:
 def rows(study: str, task: str) -> dict[str, Row]:
     """By the names of the variants that the task has."""
     found = {name: _row(study, task, name) for name, each in STUDIES[study].items() if task in each.tasks}
-    return {name: row._replace(timed=_of_all(row, found)) for name, row in found.items()}
+    return {name: row._replace(timed=_on_one_clock(row, found)) for name, row in found.items()}
 
 
-def _of_all(row: Row, beside: Mapping[str, Row]) -> Raw | None:
-    """What was timed of a row; the dense figures of one that is dense as medians over all rows of its size."""
-    if row.timed is None or "dense" not in row.variant.forms:
-        return row.timed
+def _on_one_clock(row: Row, beside: Mapping[str, Row]) -> Raw | None:
+    """What was timed of a row, as shares of the dense twin in the same rounds, times the median of all such twins.
+
+    The machine is slower at times, for minutes; only what ran side by side can be compared.
+    """
+    if row.timed is None:
+        return None
     alike = [each.timed for each in beside.values() if each.timed and each.variant.size == row.variant.size]
-    return {**row.timed, **{key: statistics.median(each[key] for each in alike) for key in ("dense_us", "int8_us")}}
+    dense = statistics.median(each["dense_us"] for each in alike)
+    int8 = statistics.median(each["int8_us"] / each["dense_us"] for each in alike)
+    return {"us": row.timed["us"] / row.timed["dense_us"] * dense, "dense_us": dense, "int8_us": int8 * dense}
 
 
 def _row(study: str, task: str, name: str) -> Row:

@@ -47,8 +47,8 @@ class Gradual:
     threshold (`revive=True`): pruned weights then keep their gradients until `end_step`, and the updated value is
     tested before it is masked.
 
-    aim: q is read anew at every update, so that the threshold follows weights that grow and ends at the target; read
-    once, it ended at 77 to 86 % instead of 90 (docs/results/studies/E.md), and the last cut had the rest to do.
+    aim: q is read anew at every update, so that the threshold follows weights that grow and ends at the target (slopes
+    1 : 1.5); read once, it ended at 77 % instead of 90 (docs/results/studies/E.md), and the last cut had the rest to do.
     """
 
     start_step: int

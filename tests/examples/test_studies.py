@@ -131,14 +131,14 @@ def test_the_tables_of_figures_that_are_known() -> None:
     (timed,) = timing.timed_by(cells("D/g2p/dense/0"))
     raw.write(timed, {"us": 4000.0, "dense_us": 4000.0, "int8_us": 2000.0})
     (timed,) = timing.timed_by(cells("D/g2p/single90-fisher"))
-    raw.write(timed, {"us": 500.0, "dense_us": 4000.0, "int8_us": 2000.0})
+    raw.write(timed, {"us": 1000.0, "dense_us": 8000.0, "int8_us": 4000.0})  # while the machine was half as fast
     d = tables.of_study("D")
-    assert "| dense | dense-int8 | 5.000 ± 0.000 | -75.0 ± 0.0 % | 100 | 10.0% | 2.00 | 1.00 |" in d
+    assert "| dense | dense-int8 | 5.000 ± 0.000 | -75.0 ± 0.0 % | 100 | 10.0% | 3.00 | 1.00 |" in d
     assert (
-        "| single weights, 90 %; fisher | csr-fp16 | 5.000 ± 0.000 | -75.0 ± 0.0 % | 100 | 10.0% | 0.50 | 0.25 |" in d
+        "| single weights, 90 %; fisher | csr-fp16 | 5.000 ± 0.000 | -75.0 ± 0.0 % | 100 | 10.0% | 0.75 | 0.25 |" in d
     )
     assert (
-        "As fast as dense, dense-int8 (2.00 ms), the best sparse: 5 (single weights, 90 %; fisher, bitmask-int8); "
+        "As fast as dense, dense-int8 (3.00 ms), the best sparse: 5 (single weights, 90 %; fisher, bitmask-int8); "
         "asked for: below 5." in d
     )
 
