@@ -48,7 +48,7 @@ class Gradual:
     tested before it is masked.
 
     aim: q is read anew at every update, so that the threshold follows weights that grow and ends at the target (slopes
-    1 : 1.5); read once, it ended at 77 % instead of 90 (docs/results/studies/E.md), and the last cut had the rest to do.
+    1 : 1.5); read once, it ended at 77 % instead of 90 (docs/results/studies/E.md) and left the rest to the last cut.
     """
 
     start_step: int
