@@ -12,6 +12,7 @@ from examples.studies.tasks import TASKS
 
 LEAST_BYTES = 0.12  # of dense fp32, asked for of a model that loses at most NEAR
 NEAR = 1.02  # times the control's figure
+HARD = ("oneshot", "hard05", "hard25", "hard50")  # the last cuts as late as gradual does
 
 
 def large_sparse_against_small_dense(task: str, found: Rows) -> list[str]:
@@ -38,7 +39,7 @@ def gradual_against_hard(_: str, found: Rows) -> list[str]:
     as late."""
     lines = []
     for saliency in ("magnitude", "fisher"):
-        hard = [row for name in ("hard05", "hard25", "hard50") if (row := found.get(f"{name}-{saliency}"))]
+        hard = [row for name in HARD if (row := found.get(f"{name}-{saliency}"))]
         if not hard:
             continue
         best = min(hard, key=lambda row: statistics.fmean(row.test().values() or [math.inf]))
