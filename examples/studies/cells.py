@@ -227,6 +227,19 @@ F: Mapping[str, Variant] = {
     ),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
     "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH),
+    "oneshot": Variant(
+        "90 %, one-shot at the first step, magnitude, shared out over the model",
+        pruned("0.9", "hard", "magnitude", "--start 0 --scope model"),
+        rate="B/oneshot-magnitude",
+        tasks=G2P,
+    ),
+    "hard05": Variant(
+        "90 %, hard at 5 %, fisher, shared out over the model",
+        pruned("0.9", "hard", more="--start 0.05 --scope model"),
+        rate="B/hard05-magnitude",
+        tasks=G2P,
+    ),
+    "end20": _own("90 %, cut from the first step until 20 %", "--start 0 --end 0.2"),
     "early": _own("90 %, cut from the first step until 60 %", "--start 0 --end 0.6"),
     "early4": _own("the same, four times the steps", "--start 0 --end 0.6", longer=4),
     "early4-large": _own(
