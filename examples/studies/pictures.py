@@ -37,9 +37,13 @@ GAPS = {
     "distill-large": "shared out, large teacher",
     "longer4": "shared out, four times as long",
 }
-METHODS = {  # of study B
+METHODS = {  # of study B, by magnitude
     "cubic-magnitude": (SPARSE, "-"), "aimed-magnitude": (SPARSE, ":"), "gradual-magnitude": (DENSE, "-"),
-    "hard25-magnitude": (GREY, "-"),
+    "hard25-magnitude": (GREY, "-"), "oneshot-magnitude": (GREY, ":"),
+}  # fmt: skip
+SIZES = {  # of study A: label, colour
+    "dense-small": ("small, dense", DENSE), "sparse": ("baseline, sparse", LIGHT),
+    "sparse-large": ("large, sparse", SPARSE),
 }  # fmt: skip
 
 
@@ -61,14 +65,13 @@ class Dot(NamedTuple):
 
 
 def sizes() -> dict[str, list[Bar]]:
-    """Task -> dense small, sparse large, above the dense baseline; only tasks for which all seeds of both are there."""
+    """Task -> SIZES, above the dense baseline; only tasks for which all seeds of all of them are there."""
     found = {}
     for task in TASKS:
         made = rows("A", task)
-        bars = [_bar(made[name], label, control_of(task))
-                for name, label in (("dense-small", "small, dense"), ("sparse-large", "large, sparse"))]  # fmt: skip
+        bars = [_bar(made[name], label, control_of(task)) for name, (label, _) in SIZES.items()]
         found[task] = [bar for bar in bars if bar is not None]
-    return {task: bars for task, bars in found.items() if len(bars) == 2}
+    return {task: bars for task, bars in found.items() if len(bars) == len(SIZES)}
 
 
 def frontier(task: str) -> list[Dot]:
@@ -147,20 +150,21 @@ def draw_all() -> int:
 
 def _draw_sizes(figure: Any) -> None:
     found, axes = sizes(), figure.subplots()
-    for place, colour in enumerate((DENSE, SPARSE)):
+    for place, (_, colour) in enumerate(SIZES.values()):
         bars = [each[place] for each in found.values()]
-        at = [index + (place - 0.5) * 0.36 for index in range(len(bars))]
+        at = [index + (place - 1) * 0.28 for index in range(len(bars))]
         _columns(axes, at, bars, colour)
     axes.set_xticks(range(len(found)), [f"{task}\n{TASKS[task].shown}" for task in found])
     axes.axhline(0, color=GREY, linewidth=1)
+    axes.margins(y=0.12)
     axes.set_ylabel("worse than the dense baseline, %")
-    axes.set_title("A sixth of the weights: small and dense, or large and sparse?")
-    figure.legend(loc="outside lower center", ncols=2)
+    axes.set_title("A sixth of the weights: small and dense, or larger and sparse?")
+    figure.legend(loc="outside lower center", ncols=len(SIZES))
 
 
 def _columns(axes: Any, at: Sequence[float], bars: Sequence[Bar], colour: str) -> None:
     heights, errors = [bar.percent for bar in bars], [bar.deviation for bar in bars]
-    axes.bar(at, heights, 0.34, yerr=errors, color=colour, ecolor=GREY, label=bars[0].label)
+    axes.bar(at, heights, 0.26, yerr=errors, color=colour, ecolor=GREY, label=bars[0].label)
     for x, bar in zip(at, bars, strict=True):
         up = max(bar.percent, 0) + bar.deviation
         axes.annotate(f"{bar.percent:+.0f} %", (x, up), xytext=(0, 3), textcoords="offset points", ha="center")
@@ -222,4 +226,4 @@ def _draw_curves(figure: Any, tasks: Sequence[str]) -> None:
         above.set_ylabel("zeros, %")
         below.set_ylabel("training loss")
         below.set_xlabel("step of the fine-tuning")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(METHODS))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -166,6 +166,7 @@ def test_what_the_pictures_show() -> None:
     assert pictures.sizes() == {
         "g2p": [
             ("small, dense", pytest.approx(50.0), pytest.approx(0.0)),
+            ("baseline, sparse", pytest.approx(10.0), pytest.approx(0.0)),
             ("large, sparse", pytest.approx(15.0), pytest.approx(0.0)),
         ]
     }
