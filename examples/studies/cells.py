@@ -227,6 +227,12 @@ F: Mapping[str, Variant] = {
     ),
     "control4": DENSE._replace(told="dense, four times the steps", rate="A/dense", longer=4, tasks=BOTH),
     "longer4": _own("90 %, four times the steps", longer=4, tasks=BOTH),
+    "magnitude-shared": Variant(
+        "90 %, magnitude, shared out over the model",
+        pruned("0.9", saliency="magnitude", more="--scope model"),
+        rate="B/cubic-magnitude",
+        tasks=G2P,
+    ),
     "oneshot": Variant(
         "90 %, one-shot at the first step, magnitude, shared out over the model",
         pruned("0.9", "hard", "magnitude", "--start 0 --scope model"),

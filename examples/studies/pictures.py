@@ -31,11 +31,12 @@ LOOK = {
     "svg.hashsalt": "rnnprune", "savefig.transparent": True,
 }  # fmt: skip
 GAPS = {
-    "magnitude": "cubic, magnitude",
-    "tensor": "cubic, fisher",
-    "s90": "the same, shared out",
-    "distill-large": "shared out, large teacher",
-    "longer4": "shared out, four times as long",
+    "magnitude": "magnitude, matrices alike",
+    "tensor": "fisher, matrices alike",
+    "magnitude-shared": "magnitude, shared out",
+    "s90": "fisher, shared out",
+    "distill-large": "that, with a large teacher",
+    "longer4": "that, four times as long",
 }
 METHODS = {  # of study B, by magnitude
     "cubic-magnitude": (SPARSE, "-"), "aimed-magnitude": (SPARSE, ":"), "gradual-magnitude": (DENSE, "-"),

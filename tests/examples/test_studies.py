@@ -171,7 +171,7 @@ def test_what_the_pictures_show() -> None:
         ]
     }
     assert pictures.gaps("g2p") == [
-        ("the same, shared out", pytest.approx(10.0), pytest.approx(0.0)),
+        ("fisher, shared out", pytest.approx(10.0), pytest.approx(0.0)),
     ]
     assert pictures.curves("g2p") == {}
     curve = {"step": [3000], "loss": [0.5], "zeros": [0.9]}
