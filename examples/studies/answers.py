@@ -44,9 +44,9 @@ def gradual_against_hard(_: str, found: Rows) -> list[str]:
             continue
         best = min(hard, key=lambda row: statistics.fmean(row.test().values() or [math.inf]))
         lines += [
-            f"{saliency}, gradual below the best of hard ({_method(best)}): {_by_method(found, saliency, best)}; "
+            f"{saliency}, gradual below the best of hard ({best.variant.method}): {_by_method(found, saliency, best)}; "
             "asked for: at least 7 %.",
-            f"{saliency}, gradual below what is cut as late ({_method(hard[-1])}): "
+            f"{saliency}, gradual below what is cut as late ({hard[-1].variant.method}): "
             f"{_by_method(found, saliency, hard[-1])}.",
         ]
     return lines
@@ -55,10 +55,6 @@ def gradual_against_hard(_: str, found: Rows) -> list[str]:
 def _by_method(found: Rows, saliency: str, other: Row) -> str:
     below = {name: _below(found[f"{name}-{saliency}"], other) for name in ("gradual", "aimed", "cubic")}
     return f"{below['gradual']}, aimed anew {below['aimed']}, cubic {below['cubic']}"
-
-
-def _method(row: Row) -> str:
-    return row.variant.told.partition(";")[0]
 
 
 def with_and_without_a_teacher(_: str, found: Rows) -> list[str]:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from examples.studies.cells import OWN, STUDIES, Cell
+from examples.studies.cells import Cell
 from examples.studies.raw import Raw, read
 from examples.studies.runs import Run, Stored, run_of
 from examples.studies.tasks import TASKS
+from examples.studies.variants import OWN, STUDIES
 
 LOWEST, HIGHEST = 0.0001, 0.1  # where the search ends
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from examples.studies.cells import STUDIES
 from examples.studies.tables import of_study
+from examples.studies.variants import STUDIES
 
 FOLDER = Path("docs/results/studies")
 BEGIN, END = "<!-- studies: made by `python -m examples.studies render` -->", "<!-- end -->"

@@ -18,11 +18,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from examples.studies.cells import SEEDS, B, Form
+from examples.studies.cells import SEEDS
 from examples.studies.pages import FOLDER
 from examples.studies.raw import Raw
 from examples.studies.rows import Row, control_of, relative, rows
 from examples.studies.tasks import TASKS
+from examples.studies.variants import B, Form
 
 GREY, DENSE, SPARSE, LIGHT = "#848d97", "#d9822b", "#2f81f7", "#8fb8f5"
 LOOK = {
@@ -219,7 +220,7 @@ def _draw_curves(figure: Any, tasks: Sequence[str]) -> None:
     grid = figure.subplots(2, len(tasks), squeeze=False, sharex="col", height_ratios=(1, 2))
     for (above, below), task in zip(grid.T, tasks, strict=True):
         for name, curve in curves(task).items():
-            (colour, style), label = METHODS[name], B[name].told.partition(";")[0]
+            (colour, style), label = METHODS[name], B[name].method
             edges, zeros = [0, *curve["step"]], [100 * share for share in curve["zeros"]]
             for axes, values in ((above, zeros), (below, curve["loss"])):
                 axes.stairs(values, edges, color=colour, linestyle=style, linewidth=1.5, label=label, baseline=None)

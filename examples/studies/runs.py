@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from examples.studies.cells import Cell, Form
+from examples.studies.cells import Cell
 from examples.studies.tasks import TASKS
+from examples.studies.variants import Form
 
 CACHE = Path(".cache/studies")
 RAW = Path("docs/results/studies/raw")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from examples.studies import choice
 from examples.studies.answers import ANSWERS
-from examples.studies.cells import ORDER, STUDIES, Cell
+from examples.studies.cells import ORDER, Cell
 from examples.studies.raw import read
 from examples.studies.rows import Row, Rows, control_of, perplexity, relative, rows, shown
 from examples.studies.runs import run_of
 from examples.studies.tasks import TASKS
+from examples.studies.variants import STUDIES
 
 
 def of_study(study: str) -> str:
@@ -23,14 +24,8 @@ def of_study(study: str) -> str:
         if not any(row.stored if row.variant.forms else row.raws for row in found.values()):
             waiting.append(task)
             continue
-        parts += [
-            f"## {task}: {TASKS[task].told}",
-            "",
-            _test_split(task),
-            "",
-            TABLES.get(study, general)(task, found),
-            "",
-        ]
+        parts += [f"## {task}: {TASKS[task].told}", "", _test_split(task), ""]
+        parts += [TABLES.get(study, general)(task, found), ""]
         parts += [*(f"- {line}" for line in ANSWERS[study](task, found)), ""] if study in ANSWERS else []
     parts += [f"Not run yet: {', '.join(waiting)}.", ""] if waiting else []
     return "\n".join([*parts, *_below(study)])

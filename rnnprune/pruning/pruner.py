@@ -190,8 +190,7 @@ class Pruner:
 
     @property
     def _reviving(self) -> bool:
-        schedule = self.schedule
-        return isinstance(schedule, Gradual) and schedule.revive and self.step_count < schedule.end_step
+        return self.schedule.revive and self.step_count < self.schedule.end_step
 
     def _score(self, weight: MaskedWeight) -> Tensor:
         try:
@@ -202,21 +201,19 @@ class Pruner:
     def _update_masks(self) -> PruningUpdate | None:
         if self.schedule.cut_at(self.step_count, self.target, q=0.0) is None:
             return None
-        revive = isinstance(self.schedule, Gradual) and self.schedule.revive
-        updates = {group.name: self._cut(group, revive) for group in self._groups}
+        updates = {group.name: self._cut(group) for group in self._groups}
         if self._share is not None:
             shared = self._share([weight.mask for weight in self._weights])
             for weight, mask in zip(self._weights, shared, strict=True):
                 weight.mask = mask
         return PruningUpdate(self.step_count, self.sparsity, updates)
 
-    def _cut(self, group: Group, revive: bool) -> GroupUpdate:
-        aim = isinstance(self.schedule, Gradual) and self.schedule.aim
-        if aim or group.name not in self._quantiles:
+    def _cut(self, group: Group) -> GroupUpdate:
+        if self.schedule.aim or group.name not in self._quantiles:
             self._quantiles[group.name] = group.quantile(self._score, group.target)
         cut = self.schedule.cut_at(self.step_count, group.target, self._quantiles[group.name])
         assert cut is not None
-        return group.cut(cut, self._score, revive=revive)
+        return group.cut(cut, self._score, revive=self.schedule.revive)
 
     def _note_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # A fused optimizer under a GradScaler is called even for a step that it skips; the scaler tells it so here.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rnnprune.errors import UsageError
 from rnnprune.pruning.options import READ_BY, ScheduleName, Timing, require_one_of
@@ -93,6 +93,9 @@ class Gradual:
 class Cubic:
     """s_t = s_f (1 - (1 - (t - start) / (end - start))^3), exact at every update: Zhu & Gupta, arXiv 1710.01878."""
 
+    revive: ClassVar[bool] = False
+    aim: ClassVar[bool] = False
+
     start_step: int
     end_step: int
     frequency: int = 100
@@ -118,6 +121,9 @@ class Cubic:
 @dataclass(frozen=True)
 class Hard:
     """Everything at once, at one step: Yu, Seide, Li, Deng, ICASSP 2012."""
+
+    revive: ClassVar[bool] = False
+    aim: ClassVar[bool] = False
 
     end_step: int
 

@@ -10,10 +10,11 @@ import pytest
 from typer.main import get_command
 
 from examples.studies import choice, pages, pictures, raw, status, tables, timing
-from examples.studies.cells import OWN, STUDIES, Cell, cells
+from examples.studies.cells import Cell, cells
 from examples.studies.rows import relative, rows, shown
 from examples.studies.runs import Run, Stored, run_of
 from examples.studies.tasks import TASKS
+from examples.studies.variants import OWN, STUDIES
 from rnnprune.cli.app import app
 from tests.examples.made_up_runs import by_rate, made_up, make_up
 
