@@ -5,7 +5,7 @@
 # make fuzz    five million changed files in the background; log in build/fuzz, goes on where it left off
 # make fuzz-guided  files that libFuzzer makes by what the last ones reached, until it is stopped; corpus in build/fuzz
 # make torture  runs that are killed, interrupted, starved of disk, spread over processes; prints its figures
-# make studies  the studies that are missing: hours; CELL=B/lm/hard25-fisher/0 for one
+# make studies  the studies that are missing: hours; CELL=B/lm/hard25-magnitude/0 for one
 # make bench   time a pruned LSTM with 1024 units, dense against sparse
 # Everything is installed into .venv, at the versions of constraints.txt.
 

@@ -2,7 +2,7 @@
 
     python -m examples.studies status
     python -m examples.studies run                    # all that is missing, the most telling first
-    python -m examples.studies run B/g2p/hard25/0     # one cell; B/g2p or B: all under it
+    python -m examples.studies run A/g2p/dense/0      # one cell; B/g2p or B: all under it
     python -m examples.studies run B/g2p --again      # what was made of it is dropped first
     python -m examples.studies run A --jobs 2         # side by side; or start it twice: no cell is made by two
     python -m examples.studies time                   # latencies, on a quiet machine

@@ -57,5 +57,5 @@ def cells(selection: str = "") -> list[Cell]:
     asked = selection.strip("/").split("/") if selection else []
     found = [cell for cell in every if str(cell).split("/")[: len(asked)] == asked]
     if not found:
-        raise ValueError(f"{selection}: no such cell; expected STUDY[/TASK[/VARIANT[/SEED]]] such as B/g2p/hard25/0")
+        raise ValueError(f"{selection}: no such cell; expected STUDY[/TASK[/VARIANT[/SEED]]] such as A/g2p/dense/0")
     return found
