@@ -16,7 +16,7 @@ from rnnprune.errors import printable
 from rnnprune.formats.run_folder import dump_plain
 from rnnprune.runtime.sparsify import LayerEngine
 from rnnprune.workflows.evaluate import Evaluation
-from rnnprune.workflows.export import Exported
+from rnnprune.workflows.export import Exported, form_for
 from rnnprune.workflows.finetune import FinetuneResult
 from rnnprune.workflows.prune import Pruned
 from rnnprune.workflows.report import Report, TensorReport
@@ -114,8 +114,13 @@ def _print_finetuned(result: FinetuneResult, control: str) -> None:
         table.add_row(f"sparse, {result.achieved:.2%} zeros", f"{metric.sparse:.4g}")
     console().print(table)
     _tell_shares(result.per_tensor)
-    more = f"; next: rnnprune export {result.run} --format csr" if result.per_tensor else ""
+    more = f"; next: {export_command(result.run)}" if result.per_tensor else ""
     print(f"{result.run}: {result.steps} steps in {result.seconds:.0f} s{more}")
+
+
+def export_command(run: Path | str) -> str:
+    """What to type next."""
+    return f"rnnprune export {run} --format {form_for(Path(run))}"
 
 
 def _tell_shares(per_tensor: Mapping[str, float]) -> None:
@@ -148,9 +153,7 @@ def _(result: Pruned) -> None:
     for name, sparsity in result.per_tensor.items():
         table.add_row(printable(name), f"{sparsity:.2%}")
     console().print(table)
-    print(
-        f"{result.run}: {result.achieved:.2%} zeros, nothing trained; next: rnnprune export {result.run} --format csr"
-    )
+    print(f"{result.run}: {result.achieved:.2%} zeros, nothing trained; next: {export_command(result.run)}")
 
 
 @_print.register

@@ -81,7 +81,7 @@ def _advice(result: Sweep) -> str:
     if frontier.take is None or frontier.run is None:
         return f"{result.out}: no point on the front is within {frontier.budget} of the dense control"
     within = f"{TAKEN} {frontier.take} is within {frontier.budget} of the dense control"
-    return f"{within}; next: rnnprune export {frontier.run}"
+    return f"{within}; next: {render.export_command(frontier.run)}"
 
 
 def _everyone(frontier: Frontier) -> tuple[Point, ...]:

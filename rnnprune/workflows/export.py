@@ -89,7 +89,7 @@ def export(
     default = default_file(subject, form, values)
     out = out or default
     _require_free(out, source.path, default, overwrite=overwrite)
-    wanted = block or (_recorded_block(subject) if form == "bsr" else None)
+    wanted = block or (_recorded_block(subject.path) if form == "bsr" else None)
     prepared = {name: _prepare(name, tensor, form, values, wanted) for name, tensor in source.stored.items()}
     if values == "int8" and not any(SCALES in each.layout.arrays for each in prepared.values()):
         place, remedy = ("as a bitmask", "prune it first, or export with --format csr")
@@ -122,10 +122,15 @@ def _require_sense(form: ExportFormat, values: Values, block: Block | None) -> N
         raise UsageError(f"--block is for matrices in blocks, not for --format {form}; add --format bsr")
 
 
-def _recorded_block(subject: Subject) -> Block | None:
+def form_for(run: Path) -> ExportFormat:
+    """The form in which its zeros pay: `bsr` for a run that was pruned in blocks, else `csr`."""
+    return "csr" if _recorded_block(run) is None else "bsr"
+
+
+def _recorded_block(path: Path) -> Block | None:
     """The block in which a run was pruned; None for single weights, and for a file that no run tells about."""
     try:
-        manifest = json.loads((subject.path / MANIFEST).read_text(encoding="utf-8")) if subject.is_run else {}
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         rows, cols = manifest["pruning"]["selection"]["block"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None

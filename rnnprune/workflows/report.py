@@ -158,10 +158,12 @@ def _describe(name: str, tensor: Stored | LazyTensor, nnz: int, pruned: bool, re
     shape = tuple(tensor.shape)
     count = math.prod(shape)
     dense = count * FLOAT32
-    csr = csr_nbytes((shape[0], shape[1]), nnz, FLOAT32) if len(shape) == 2 else dense
-    in_file = tensor.nbytes
-    in_memory = min(dense, packed_nbytes((shape[0], shape[1]), nnz)) if len(shape) == 2 else dense
-    sizes = Bytes(dense, csr, bitmask_nbytes(shape, nnz, FLOAT32), in_file, in_memory)
+    csr = bitmask = in_memory = dense  # what is no matrix stays dense in every form
+    if len(shape) == 2:
+        csr = csr_nbytes((shape[0], shape[1]), nnz, FLOAT32)
+        bitmask = bitmask_nbytes(shape, nnz, FLOAT32)
+        in_memory = min(dense, packed_nbytes((shape[0], shape[1]), nnz))
+    sizes = Bytes(dense, csr, bitmask, tensor.nbytes, in_memory)
     return TensorReport(name, shape, pruned, reason, nnz, 1.0 - nnz / count if count else 0.0, sizes)
 
 

@@ -49,3 +49,10 @@ def test_what_it_refuses(rnnprune: Callable[..., Any], folder: Path) -> None:
     ):
         told = rnnprune("export", "b.pt", *flags)
         assert (told.code, text in told.err) == (2, True), told.err
+
+
+def test_a_pruned_run_tells_the_form_in_which_its_zeros_pay(rnnprune: Callable[..., Any], folder: Path) -> None:
+    blocked(folder)
+    for flags, form in (((), "csr"), (("--block", "16x1"), "bsr")):
+        told = rnnprune("prune", "b.pt", "--target", "0.95", *flags, "--out", f"cut-{form}")
+        assert f"next: rnnprune export cut-{form} --format {form}" in told.out, told.err
