@@ -132,7 +132,7 @@ class SelectionFlags:
     block_norm: Annotated[BlockNorm, o.pruning("--block-norm", "Score of a block.")] = "max"
     scope: Annotated[
         Scope | None,
-        o.pruning("--scope", "What reaches the target together.", show_default="fisher: model, magnitude: tensor"),
+        o.pruning("--scope", "What reaches the target together.", show_default="tensor; under fisher: model"),
     ] = None
     n_of_m: Annotated[str | None, o.pruning("--n-of-m", "Columns that a row keeps at most, such as 8:64.")] = None
     keep_diagonal: Annotated[bool, o.pruning("--keep-diagonal", "Never drop what feeds a unit back to itself.")] = False
