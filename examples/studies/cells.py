@@ -21,6 +21,7 @@ ORDER = (  # the most telling first
     ("F", "g2p"),
     ("E", "g2p"),
     ("F", "lm"),
+    ("F", "speech"),
     ("D", "speech"),
 )
 

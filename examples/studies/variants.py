@@ -198,12 +198,12 @@ def _first(told: str, flags: str) -> Variant:
 
 
 F: Mapping[str, Variant] = {
-    "control": DENSE._replace(rate="A/dense", tasks=BOTH),
+    "control": DENSE._replace(rate="A/dense"),
     "s90": _own("90 %: cubic, fisher, shared out over the model", tasks=tuple(TASKS))._replace(rate=OWN),
     "s95": _own("95 %: likewise", target="0.95", tasks=tuple(TASKS))._replace(rate=OWN),
-    "tensor": _own("90 %, every matrix alike", scope="tensor", tasks=BOTH),
+    "tensor": _own("90 %, every matrix alike", scope="tensor", tasks=tuple(TASKS)),
     "magnitude": Variant(
-        "90 %, every matrix alike, magnitude", pruned("0.9", saliency="magnitude"), rate="B/cubic-magnitude", tasks=BOTH
+        "90 %, every matrix alike, magnitude", pruned("0.9", saliency="magnitude"), rate="B/cubic-magnitude"
     ),
     "type": _own("90 %, over the layers of a type", scope="type"),
     "gate": _own("90 %, every gate alike", scope="gate"),
@@ -243,7 +243,7 @@ F: Mapping[str, Variant] = {
         rate="B/hard05-magnitude",
         tasks=G2P,
     ),
-    "end20": _own("90 %, cut from the first step until 20 %", "--start 0 --end 0.2"),
+    "end20": _own("90 %, cut from the first step until 20 %", "--start 0 --end 0.2", tasks=tuple(TASKS)),
     "early": _own("90 %, cut from the first step until 60 %", "--start 0 --end 0.6"),
     "early4": _own("the same, four times the steps", "--start 0 --end 0.6", longer=4),
     "early4-large": _own(
