@@ -31,14 +31,6 @@ LOOK = {
     "axes.spines.top": False, "axes.spines.right": False, "font.size": 11, "legend.frameon": False,
     "svg.hashsalt": "rnnprune", "savefig.transparent": True,
 }  # fmt: skip
-GAPS = {
-    "magnitude": "magnitude, matrices alike",
-    "tensor": "fisher, matrices alike",
-    "magnitude-shared": "magnitude, shared out",
-    "s90": "fisher, shared out",
-    "distill-large": "that, with a large teacher",
-    "longer4": "that, four times as long",
-}
 METHODS = {  # of study B, by magnitude
     "cubic-magnitude": (SPARSE, "-"), "aimed-magnitude": (SPARSE, ":"), "gradual-magnitude": (DENSE, "-"),
     "hard25-magnitude": (GREY, "-"), "oneshot-magnitude": (GREY, ":"),
@@ -46,6 +38,10 @@ METHODS = {  # of study B, by magnitude
 SIZES = {  # of study A: label, colour
     "dense-small": ("small, dense", DENSE), "sparse": ("baseline, sparse", LIGHT),
     "sparse-large": ("large, sparse", SPARSE),
+}  # fmt: skip
+GAPS = {  # of study F
+    "magnitude": ("magnitude, matrices alike", GREY), "tensor": ("fisher, matrices alike", LIGHT),
+    "s90": ("fisher, shared out", SPARSE),
 }  # fmt: skip
 
 
@@ -66,14 +62,14 @@ class Dot(NamedTuple):
     sparse: bool
 
 
-def sizes() -> dict[str, list[Bar]]:
-    """Task -> SIZES, above the dense baseline; only tasks for which all seeds of all of them are there."""
+def bars(study: str, shown: Mapping[str, tuple[str, str]]) -> dict[str, list[Bar]]:
+    """Task -> what is shown of a study, above the dense baseline; only tasks that have all seeds of all of it."""
     found = {}
     for task in TASKS:
-        made = rows("A", task)
-        bars = [_bar(made[name], label, control_of(task)) for name, (label, _) in SIZES.items()]
-        found[task] = [bar for bar in bars if bar is not None]
-    return {task: bars for task, bars in found.items() if len(bars) == len(SIZES)}
+        made = rows(study, task)
+        there = [_bar(made[name], label, control_of(task)) for name, (label, _) in shown.items()]
+        found[task] = [bar for bar in there if bar is not None]
+    return {task: there for task, there in found.items() if len(there) == len(shown)}
 
 
 def frontier(task: str) -> list[Dot]:
@@ -90,17 +86,6 @@ def frontier(task: str) -> list[Dot]:
 
 def _noted(form: Form) -> str:
     return " on our engine" if form == "dense-native" else ", int8" if "int8" in form else ""
-
-
-def gaps(task: str) -> list[Bar]:
-    """How far behind the control 90 % of zeros are, from the plainest way to all that helps; rows of all seeds."""
-    made = rows("F", task)
-    bars = [
-        _bar(made[name], label, control_of(task, made[name].variant.longer))
-        for name, label in GAPS.items()
-        if name in made
-    ]
-    return [bar for bar in bars if bar is not None]
 
 
 def curves(task: str) -> dict[str, Raw]:
@@ -132,9 +117,9 @@ def draw_all() -> int:
         return 1
     tasks, run = ([task for task in TASKS if shows(task)] for shows in (frontier, curves))
     ready: dict[str, Callable[[Any], None] | None] = {
-        "large_sparse": _draw_sizes if sizes() else None,
+        "large_sparse": _draw_sizes if bars("A", SIZES) else None,
         "frontier": (lambda figure: _draw_frontiers(figure, tasks)) if tasks else None,
-        "own_size": _draw_gaps if any(gaps(task) for task in ("g2p", "lm")) else None,
+        "own_size": _draw_gaps if bars("F", GAPS) else None,
         "curves": (lambda figure: _draw_curves(figure, run)) if run else None,
     }
     for name, draw in ready.items():
@@ -151,17 +136,24 @@ def draw_all() -> int:
 
 
 def _draw_sizes(figure: Any) -> None:
-    found, axes = sizes(), figure.subplots()
-    for place, (_, colour) in enumerate(SIZES.values()):
-        bars = [each[place] for each in found.values()]
-        at = [index + (place - 1) * 0.28 for index in range(len(bars))]
-        _columns(axes, at, bars, colour)
+    _draw_bars(figure, "A", SIZES, "A sixth of the weights: small and dense, or larger and sparse?")
+
+
+def _draw_gaps(figure: Any) -> None:
+    _draw_bars(figure, "F", GAPS, "90 % zeros, against the same model without")
+
+
+def _draw_bars(figure: Any, study: str, shown: Mapping[str, tuple[str, str]], title: str) -> None:
+    found, axes = bars(study, shown), figure.subplots()
+    for place, (_, colour) in enumerate(shown.values()):
+        at = [index + (place - 1) * 0.28 for index in range(len(found))]
+        _columns(axes, at, [each[place] for each in found.values()], colour)
     axes.set_xticks(range(len(found)), [f"{task}\n{TASKS[task].shown}" for task in found])
     axes.axhline(0, color=GREY, linewidth=1)
     axes.margins(y=0.12)
     axes.set_ylabel("worse than the dense baseline, %")
-    axes.set_title("A sixth of the weights: small and dense, or larger and sparse?")
-    figure.legend(loc="outside lower center", ncols=len(SIZES))
+    axes.set_title(title)
+    figure.legend(loc="outside lower center", ncols=len(shown))
 
 
 def _columns(axes: Any, at: Sequence[float], bars: Sequence[Bar], colour: str) -> None:
@@ -199,20 +191,6 @@ def _draw_frontier(axes: Any, task: str) -> None:
     axes.set_xlabel("ms, recurrent layers, 100 steps")
     axes.set_ylabel(f"{TASKS[task].shown} (lower is better)")
     axes.set_title(task)
-
-
-def _draw_gaps(figure: Any) -> None:
-    tasks = [task for task in ("g2p", "lm") if gaps(task)]
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0], tasks, strict=True):
-        bars = gaps(task)
-        at = range(len(bars), 0, -1)
-        errors, best = [bar.deviation for bar in bars], min(bar.percent for bar in bars)
-        colours = [SPARSE if bar.percent == best else LIGHT for bar in bars]
-        axes.barh(at, [bar.percent for bar in bars], xerr=errors, color=colours, ecolor=GREY)
-        axes.set_yticks(at, [bar.label for bar in bars])
-        axes.axvline(0, color=GREY, linewidth=1)
-        axes.set_xlabel("% worse than dense")
-        axes.set_title(f"{task}, 90 % zeros")
 
 
 def _draw_curves(figure: Any, tasks: Sequence[str]) -> None:

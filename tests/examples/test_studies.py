@@ -161,19 +161,21 @@ def test_what_the_pictures_show() -> None:
     def figures(run: Run) -> float:
         return {"small": 15.0, "large": 10.5}.get(run.dense.size, 10.0) + ("--target" in run.flags) * 1.0
 
-    assert pictures.sizes() == {}
+    assert pictures.bars("A", pictures.SIZES) == {}
     assert pictures.frontier("g2p") == []
-    list(make_up(cells("A/g2p") + cells("F/g2p/s90") + cells("F/g2p/control"), figures))
-    assert pictures.sizes() == {
+    list(make_up(cells("A/g2p") + cells("F/g2p/s90") + cells("F/g2p/tensor"), figures))
+    assert pictures.bars("A", pictures.SIZES) == {
         "g2p": [
             ("small, dense", pytest.approx(50.0), pytest.approx(0.0)),
             ("baseline, sparse", pytest.approx(10.0), pytest.approx(0.0)),
             ("large, sparse", pytest.approx(15.0), pytest.approx(0.0)),
         ]
     }
-    assert pictures.gaps("g2p") == [
-        ("fisher, shared out", pytest.approx(10.0), pytest.approx(0.0)),
-    ]
+    assert pictures.bars("F", pictures.GAPS) == {}, "the plainest way is not there yet"
+    list(make_up(cells("F/g2p/magnitude"), figures))
+    (ways,) = pictures.bars("F", pictures.GAPS).values()
+    assert [bar.label for bar in ways] == [label for label, _ in pictures.GAPS.values()]
+    assert [bar.percent for bar in ways] == [pytest.approx(10.0)] * 3
     assert pictures.curves("g2p") == {}
     curve = {"step": [3000], "loss": [0.5], "zeros": [0.9]}
     run = run_of(Cell("B", "g2p", "hard25-magnitude", 0), "0.002")
