@@ -178,7 +178,7 @@ def _draw_frontier(axes: Any, task: str) -> None:
         axes.scatter([dot.milliseconds for dot in side], [dot.figure for dot in side], color=colour, s=22, label=label)
         front = best_of(side)
         axes.step([dot.milliseconds for dot in front], [dot.figure for dot in front], where="post", color=colour)
-        for dot in side if not sparse else {*front[:1], *front[-2:]}:
+        for dot in side if not sparse else sorted({*front[:1], *front[-2:]}):
             place = (dot.milliseconds, dot.figure)
             down = -11 if dot == front[-1] or (not sparse and "int8" in dot.label) else 5
             axes.annotate(dot.label, place, xytext=(4, down), textcoords="offset points", fontsize=8)
