@@ -6,9 +6,9 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 
-from examples.studies.cells import SEEDS
 from examples.studies.rows import NOT_RUN, Row, Rows, control_of, perplexity, relative, shown
 from examples.studies.tasks import TASKS
+from examples.studies.variants import SEEDS
 
 LEAST_BYTES = 0.12  # of dense fp32, asked for of a model that loses at most NEAR
 NEAR = 1.02  # times the control's figure
@@ -46,15 +46,19 @@ def gradual_against_hard(_: str, found: Rows) -> list[str]:
         lines += [
             f"{saliency}, gradual below the best of hard ({best.variant.method}): {_by_method(found, saliency, best)}; "
             "asked for: at least 7 %.",
-            f"{saliency}, gradual below what is cut as late ({hard[-1].variant.method}): "
-            f"{_by_method(found, saliency, hard[-1])}.",
         ]
+        if late := found.get(f"hard50-{saliency}"):
+            lines.append(
+                f"{saliency}, gradual below what is cut as late ({late.variant.method}): "
+                f"{_by_method(found, saliency, late)}."
+            )
     return lines
 
 
 def _by_method(found: Rows, saliency: str, other: Row) -> str:
-    below = {name: _below(found[f"{name}-{saliency}"], other) for name in ("gradual", "aimed", "cubic")}
-    return f"{below['gradual']}, aimed anew {below['aimed']}, cubic {below['cubic']}"
+    gradual = {"gradual": "", "aimed": "aimed anew ", "cubic": "cubic "}
+    made = {told: row for name, told in gradual.items() if (row := found.get(f"{name}-{saliency}"))}
+    return ", ".join(told + _below(row, other) for told, row in made.items())
 
 
 def with_and_without_a_teacher(_: str, found: Rows) -> list[str]:

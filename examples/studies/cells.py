@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from examples.studies.variants import STUDIES, Variant
+from examples.studies.variants import SEEDS, STUDIES, Variant
 
-SEEDS = (0, 1, 2)
 ORDER = (  # the most telling first
     *((study, "g2p") for study in "ABC"),
     *((study, "lm") for study in "ABC"),
@@ -53,7 +52,7 @@ def cells(selection: str = "") -> list[Cell]:
         for study, task in ORDER
         for seed in SEEDS
         for name, variant in STUDIES[study].items()
-        if task in variant.tasks
+        if task in variant.tasks and seed in variant.seeds
     ]
     asked = selection.strip("/").split("/") if selection else []
     found = [cell for cell in every if str(cell).split("/")[: len(asked)] == asked]

@@ -18,12 +18,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from examples.studies.cells import SEEDS
 from examples.studies.pages import FOLDER
 from examples.studies.raw import Raw
 from examples.studies.rows import Row, control_of, relative, rows
 from examples.studies.tasks import TASKS
-from examples.studies.variants import B, Form
+from examples.studies.variants import SEEDS, B, Form
 
 GREY, DENSE, SPARSE, LIGHT = "#848d97", "#d9822b", "#2f81f7", "#8fb8f5"
 LOOK = {

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from examples.studies import choice
-from examples.studies.cells import SEEDS, Cell
+from examples.studies.cells import Cell
 from examples.studies.raw import Raw, read
 from examples.studies.runs import Stored, Timed, run_of
-from examples.studies.variants import STUDIES, Form, Variant
+from examples.studies.variants import SEEDS, STUDIES, Form, Variant
 
 NOT_RUN = "not run"
 
