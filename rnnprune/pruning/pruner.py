@@ -31,8 +31,9 @@ from rnnprune.errors import UsageError
 from rnnprune.pruning.groups import Group, GroupUpdate, group_weights
 from rnnprune.pruning.masked_weight import MaskedWeight, sparsity_of
 from rnnprune.pruning.options import NO_COLUMNS_BY_THRESHOLD, SaliencyName, Selection, require_one_of, require_target
-from rnnprune.pruning.saliency import SALIENCIES
+from rnnprune.pruning.saliency import SALIENCIES, fisher
 from rnnprune.pruning.schedules import Gradual, Schedule
+from rnnprune.pruning.second_moments import SecondMoments
 from rnnprune.pruning.tying import masked_weights, places_of, require_same_parameters, shapes_of, with_zeros_told
 
 
@@ -58,7 +59,8 @@ class Pruner:
     schedule: see `plan_schedule`; steps are optimizer steps.
     target: final share of zeros in every group of `selection.scope` that has none of its own, 0 < target < 1, reached
     exactly at `schedule.end_step`.
-    saliency: "magnitude", for any optimizer, or "fisher" with Adam and its kin, mostly the better one.
+    saliency: "magnitude", or "fisher", mostly the better one: it reads Adam's second moments, and keeps them itself,
+    one more float32 for each weight, under an optimizer that has none.
     selection: which weights, in which blocks, and what shares the target: left open, the whole model under "fisher",
     each tensor under "magnitude".
     share: among several processes, called with every mask update's masks and gives those that all of them shall use,
@@ -93,6 +95,7 @@ class Pruner:
         self._model = model
         self._optimizer = optimizer
         self._saliency = SALIENCIES[saliency]
+        self._moments = SecondMoments()
         self._share = share
         self._weights, choices = masked_weights(model, optimizer, selection)
         self._places = places_of(model, self._weights)
@@ -149,12 +152,14 @@ class Pruner:
                 parameters[weight.name].masked_fill_(~weight.mask.to(parameters[weight.name].device), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Step, quantiles and masks: what a resumed run needs."""
-        return {"step": self.step_count, "quantiles": self.quantiles, "masks": self.masks}
+        """Step, quantiles, masks, and the second moments that the optimizer does not keep: what a resumed run needs."""
+        moments = dict(self._moments.tensors)
+        return {"step": self.step_count, "quantiles": self.quantiles, "masks": self.masks, "second_moments": moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict()`; load model and optimizer first. Raises UsageError when the masks do not fit."""
         masks: Mapping[str, Tensor] = state["masks"]
+        moments: Mapping[str, Tensor] = state.get("second_moments", {})
         found, expected = ({name: tuple(mask.shape) for name, mask in each.items()} for each in (masks, self.masks))
         if found != expected:
             differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -170,6 +175,11 @@ class Pruner:
         self._quantiles = dict(state["quantiles"])
         for weight in self._weights:
             weight.mask = masks[weight.name].to(weight.weight.device, torch.bool).clone()
+        self._moments.tensors = {
+            weight.name: moments[weight.name].to(weight.weight.device).clone()
+            for weight in self._weights
+            if weight.name in moments
+        }
         self._mask_everything()
 
     def close(self) -> None:
@@ -185,7 +195,7 @@ class Pruner:
             for weight in self._weights
             for tensor in weight.tensors
         ]
-        pre_hook = self._optimizer.register_step_pre_hook(lambda *_: self._mask_other_gradients())
+        pre_hook = self._optimizer.register_step_pre_hook(lambda *_: self._before_a_step())
         return [*hooks, pre_hook, self._optimizer.register_step_post_hook(self._note_step)]
 
     @property
@@ -194,7 +204,7 @@ class Pruner:
 
     def _score(self, weight: MaskedWeight) -> Tensor:
         try:
-            return self._saliency(weight.weight, self._optimizer.state.get(weight.weight, {}))
+            return self._saliency(weight.weight, self._moments.state_of(weight, self._optimizer))
         except UsageError as error:
             raise UsageError(f"{weight.name}: {error}") from error
 
@@ -215,10 +225,13 @@ class Pruner:
         assert cut is not None
         return group.cut(cut, self._score, revive=self.schedule.revive)
 
+    def _before_a_step(self) -> None:
+        self._mask_other_gradients()
+        if self._saliency is fisher and not _skips(self._optimizer):
+            self._moments.update(self._weights, self._optimizer)
+
     def _note_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        # A fused optimizer under a GradScaler is called even for a step that it skips; the scaler tells it so here.
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is None or not bool(found_inf):
+        if not _skips(optimizer):
             self._optimizer_has_stepped = True
 
     def _mask_gradient(self, weight: MaskedWeight, parameter: Tensor) -> None:
@@ -255,7 +268,14 @@ class Pruner:
 
     def _mask_moments(self) -> None:
         for weight in self._weights:
+            self._moments.mask(weight)
             for tensor in weight.tensors:
                 for moment in self._optimizer.state.get(tensor, {}).values():
                     if isinstance(moment, Tensor) and moment.shape == tensor.shape:
                         weight.apply_to(moment)
+
+
+def _skips(optimizer: torch.optim.Optimizer) -> bool:
+    """A fused optimizer under a GradScaler is called even for a step that it skips; the scaler tells it so here."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)

@@ -1,8 +1,9 @@
 """How much a weight matters: a saliency is a function of a parameter and the optimizer's state for it.
 
     magnitude   |w|            Narang et al., ICLR 2017
-    fisher      |w| sqrt(v)    v = Adam's second moment, a running diagonal estimate of the loss's curvature: its
-                               square is twice the rise in loss of Optimal Brain Damage (LeCun et al., 1989)
+    fisher      |w| sqrt(v)    v = Adam's second moment (see second_moments.py for other optimizers), a running
+                               diagonal estimate of the loss's curvature: its square is twice the rise in loss of
+                               Optimal Brain Damage (LeCun et al., 1989)
 
 Both are computed in float32 at least, whatever the dtype of the weight. Equal scores are ranked by |w|, then by index:
 under `fisher` whole columns tie where an input is constant, and everything whose v is 0.
@@ -29,13 +30,12 @@ def magnitude(weight: Float[Tensor, "*shape"], state: Mapping[str, Any]) -> Floa
 
 
 def fisher(weight: Float[Tensor, "*shape"], state: Mapping[str, Any]) -> Float[Tensor, "*shape"]:
-    """|w| sqrt(v), v the optimizer's running mean of squared gradients."""
+    """|w| sqrt(v), v the running mean of squared gradients in `state["exp_avg_sq"]`."""
     second_moment = state.get("exp_avg_sq")
     if second_moment is None:
         raise UsageError(
-            "saliency 'fisher' reads the optimizer's second moments (`exp_avg_sq` of Adam, AdamW, NAdam, RAdam), and "
-            "this optimizer keeps none here; use one of these, or saliency 'magnitude' (a weight that never gets a "
-            "gradient has none under any optimizer: exclude it)"
+            "saliency 'fisher' reads second moments of the gradients, and there are none of this weight: no gradient "
+            "came before the cut; exclude it, or use saliency 'magnitude'"
         )
     if weight.dtype == torch.float16 and not second_moment.any():
         raise UsageError(

@@ -1,7 +1,8 @@
 """The whole state of a training run as a snapshot, and back: never a pickle, only tensors and plain data.
 
 Tensors: `model/NAME`, `optimizer/INDEX/NAME` as torch numbers its parameters, `mask/NAME` as packed bits (uint8, row by
-row, the highest bit first). The document holds the rest, each process's position with its random numbers among it.
+row, the highest bit first), `moment/NAME` where the pruner keeps what the optimizer does not. The document holds the
+rest, each process's position with its random numbers among it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class RunState:
         if self.pruner is not None:
             state = self.pruner.state_dict()
             tensors |= {f"mask/{name}": pack_bits(mask) for name, mask in state["masks"].items()}
+            tensors |= {f"moment/{name}": moment for name, moment in state["second_moments"].items()}
             document["pruner"] = {"step": state["step"], "quantiles": state["quantiles"]}
         return Snapshot(tensors, document)
 
@@ -62,7 +64,8 @@ class RunState:
         if self.pruner is not None:
             packed = _under("mask/", tensors)
             masks = {name: unpack_bits(packed[name], mask) for name, mask in self.pruner.masks.items()}
-            self.pruner.load_state_dict({**document["pruner"], "masks": masks})
+            moments = _under("moment/", tensors)
+            self.pruner.load_state_dict({**document["pruner"], "masks": masks, "second_moments": moments})
         positions = document["positions"]
         self.position.go_on_from(positions[self.workers.rank % len(positions)])
 

@@ -193,8 +193,3 @@ def check(request: FinetuneRequest) -> None:
         require_labels(request.task.spec)
     if request.control_lr is not None and not (request.control and 0 < request.control_lr < math.inf):
         raise UsageError("--control-lr goes with --control, and must be above 0")
-    if not request.dense and request.pruning.saliency == "fisher" and request.recipe.optimizer == "sgd":
-        raise UsageError(
-            "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; "
-            "use --saliency magnitude, or --optimizer adam"
-        )

@@ -95,10 +95,6 @@ USAGE: dict[str, tuple[tuple[str, ...], str]] = {
         ("finetune", "bare.pt", "--dense", "--schedule", "gradual", "--scope", "model", "--revive"),
         "--dense prunes nothing: drop --schedule, --revive, --scope",
     ),
-    "fisher with sgd": (
-        ("finetune", "bare.pt", "--saliency", "fisher", "--optimizer", "sgd"),
-        "--saliency fisher reads Adam's second moments and --optimizer sgd keeps none; use --saliency magnitude",
-    ),
     "no threads": (("sweep", "bare.pt", "--threads", "0"), "--threads must be at least 1, found 0"),
     "no such device": (("bench", "bare.pt", "--device", "mps"), "--device mps: no such device; use cpu or cuda"),
     "no such CPU": (("bench", "bare.pt", "--device", "cpu:foo"), "--device cpu:foo: no such device; use cpu or cuda"),

@@ -91,6 +91,7 @@ CASES = {
         PruningOptions(0.8, "gradual", "magnitude", Timing(frequency=5, revive=True, aim=True)),
         Recipe(STEPS, optimizer="sgd", lr=0.01),
     ),
+    "cubic fisher sgd": (PruningOptions(0.8, timing=Timing(frequency=5)), Recipe(STEPS, optimizer="sgd", lr=0.01)),
 }
 
 
