@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -195,7 +196,7 @@ class Pruner:
             for weight in self._weights
             for tensor in weight.tensors
         ]
-        pre_hook = self._optimizer.register_step_pre_hook(lambda *_: self._before_a_step())
+        pre_hook = self._optimizer.register_step_pre_hook(self._before_a_step)
         return [*hooks, pre_hook, self._optimizer.register_step_post_hook(self._note_step)]
 
     @property
@@ -225,7 +226,23 @@ class Pruner:
         assert cut is not None
         return group.cut(cut, self._score, revive=self.schedule.revive)
 
-    def _before_a_step(self) -> None:
+    def _before_a_step(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """New arguments for a step with a closure, whose gradients come only once the step runs it."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._see_gradients()
+            return None
+        calls = count()
+
+        def seen() -> Any:
+            result = closure()
+            if next(calls) == 0:  # LBFGS calls it many times in a step
+                self._see_gradients()
+            return result
+
+        return (args[0], seen, *args[2:]), {name: value for name, value in kwargs.items() if name != "closure"}
+
+    def _see_gradients(self) -> None:
         self._mask_other_gradients()
         if self._saliency is fisher and not _skips(self._optimizer):
             self._moments.update(self._weights, self._optimizer)

@@ -130,3 +130,25 @@ def test_revived_weights_have_moments_of_their_own_gradients() -> None:
         assert pruner.sparsity > 0
     moments = pruner.state_dict()["second_moments"]
     assert all(moments[name][~mask].any() for name, mask in pruner.masks.items() if not mask.all())
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.LBFGS])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_gradients_that_come_in_a_closure_are_seen(kind: Any, by_name: bool) -> None:
+    layer = nn.Linear(6, 8, bias=False)
+    optimizer = kind(layer.parameters(), lr=0.0)
+    pruner = Pruner(layer, optimizer, Hard(9), saliency="fisher")
+    expected = torch.zeros(8, 6)
+    for number in range(3):
+        x = torch.full((1, 6), number + 1.0)
+
+        def closure(x: torch.Tensor = x) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss: torch.Tensor = layer(x).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+        pruner.step()
+        expected = 0.999 * expected + 0.001 * x**2
+    torch.testing.assert_close(pruner.state_dict()["second_moments"]["weight"], expected)
