@@ -77,6 +77,8 @@ def frontier(task: str) -> list[Dot]:
     for row in rows("D", task).values():
         for form in row.forms:
             values, us = list(row.file(form).values()), row.latency(form)
+            if form == "dense-native" and us is not None and us > 0.98 * (row.latency("dense") or us):
+                continue  # no faster than torch there
             if values and us is not None:
                 label = f"{row.variant.told.partition(';')[0]}{_noted(form)}"
                 dots.append(Dot(label, us / 1000, statistics.fmean(values), not form.startswith("dense")))
