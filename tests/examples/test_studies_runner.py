@@ -137,7 +137,7 @@ def test_a_disturbed_timing_is_asked_for_again() -> None:
 @pytest.mark.usefixtures("elsewhere")
 def test_what_is_asked_for_again_is_dropped_and_nothing_else() -> None:
     chosen = cells("B/g2p/hard25-fisher")
-    made = list(make_up(cells("B/g2p/hard05-fisher") + chosen, by_rate))
+    made = list(make_up(cells("B/g2p/gradual-fisher") + chosen, by_rate))
     run_of(chosen[0], "0.001").folder.mkdir(parents=True)
     runner.forget(chosen)
     assert {work.name for work in made if raw.read(work) is None} == {work.name for work in made if "0.25" in work.name}
