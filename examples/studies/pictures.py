@@ -76,10 +76,9 @@ def frontier(task: str) -> list[Dot]:
     dots = []
     for row in rows("D", task).values():
         for form in row.forms:
-            values, us = list(row.file(form).values()), row.latency(form)
-            if form == "dense-native" and us is not None and us > 0.98 * (row.latency("dense") or us):
-                continue  # no faster than torch there
-            if values and us is not None:
+            values, us, in_torch = list(row.file(form).values()), row.latency(form), row.latency("dense")
+            told_already = form == "dense-native" and us is not None and us > 0.98 * (in_torch or 0.0)
+            if values and us is not None and not told_already:
                 label = f"{row.variant.told.partition(';')[0]}{_noted(form)}"
                 dots.append(Dot(label, us / 1000, statistics.fmean(values), not form.startswith("dense")))
     return dots

@@ -23,7 +23,7 @@ class Variant(NamedTuple):
 
     rate: OWN, the STUDY/VARIANT whose choice is taken, or a figure. longer: times the task's steps; fresh: from an
     untrained checkpoint, for the steps of the dense training and the fine-tuning together. forms: in which it is stored
-    and scored. tasks: where not all. seeds: one where that is so far behind that more would decide nothing.
+    and scored. tasks, seeds: where not all.
     """
 
     told: str

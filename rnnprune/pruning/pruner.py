@@ -154,13 +154,12 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """Step, quantiles, masks, and the second moments that the optimizer does not keep: what a resumed run needs."""
-        moments = dict(self._moments.tensors)
+        moments = self._moments.state_dict()
         return {"step": self.step_count, "quantiles": self.quantiles, "masks": self.masks, "second_moments": moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()`; load model and optimizer first. Raises UsageError when the masks do not fit."""
+        """Go on from `state_dict()`; load model and optimizer first. Raises UsageError when it does not fit."""
         masks: Mapping[str, Tensor] = state["masks"]
-        moments: Mapping[str, Tensor] = state.get("second_moments", {})
         found, expected = ({name: tuple(mask.shape) for name, mask in each.items()} for each in (masks, self.masks))
         if found != expected:
             differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -172,15 +171,12 @@ class Pruner:
                 f"the saved state shared its target out by other groups, such as {min(strange)}; give the Pruner the "
                 "selection that it was saved with (its scope, if that was left open, is that of the saliency)"
             )
+        if self._saliency is fisher:
+            self._moments.load_state_dict(state.get("second_moments", {}), self._weights)
         self.step_count = int(state["step"])
         self._quantiles = dict(state["quantiles"])
         for weight in self._weights:
             weight.mask = masks[weight.name].to(weight.weight.device, torch.bool).clone()
-        self._moments.tensors = {
-            weight.name: moments[weight.name].to(weight.weight.device).clone()
-            for weight in self._weights
-            if weight.name in moments
-        }
         self._mask_everything()
 
     def close(self) -> None:
@@ -244,7 +240,8 @@ class Pruner:
 
     def _see_gradients(self) -> None:
         self._mask_other_gradients()
-        if self._saliency is fisher and not _skips(self._optimizer):
+        read_again = self._saliency is fisher and self.step_count < self.schedule.end_step
+        if read_again and not _skips(self._optimizer):
             self._moments.update(self._weights, self._optimizer)
 
     def _note_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:

@@ -37,7 +37,7 @@ def fisher(weight: Float[Tensor, "*shape"], state: Mapping[str, Any]) -> Float[T
             "saliency 'fisher' reads second moments of the gradients, and there are none of this weight: no gradient "
             "came before the cut; exclude it, or use saliency 'magnitude'"
         )
-    if weight.dtype == torch.float16 and not second_moment.any():
+    if second_moment.dtype == torch.float16 and not second_moment.any():
         raise UsageError(
             "saliency 'fisher' finds every second moment zero: in float16 the squares of small gradients vanish; "
             "keep the weights in float32 (autocast computes in half precision all the same) or bfloat16, or use "

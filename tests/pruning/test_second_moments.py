@@ -40,7 +40,7 @@ def trained(kind: Any, flags: dict[str, Any], schedule: Schedule, steps: int = 1
 
 
 @pytest.mark.parametrize(("kind", "flags"), WITHOUT.values(), ids=WITHOUT)
-@pytest.mark.parametrize("schedule", [Hard(10), Cubic(2, 10, 2)], ids=["hard", "cubic"])
+@pytest.mark.parametrize("schedule", [Hard(12), Cubic(2, 12, 2)], ids=["hard", "cubic"])
 def test_moments_and_masks_are_those_of_adam(kind: Any, flags: dict[str, Any], schedule: Schedule) -> None:
     adams, adam, expected = trained(torch.optim.Adam, {}, schedule)
     _, _, pruner = trained(kind, flags, schedule)
@@ -118,9 +118,32 @@ def test_a_state_goes_on_and_one_of_an_older_version_starts_anew() -> None:
     other = Pruner(model, optimizer, Hard(20), target=0.75, saliency="fisher")
     other.load_state_dict(state)
     torch.testing.assert_close(other.state_dict()["second_moments"], state["second_moments"], rtol=0, atol=0)
+    wrong = {**state, "step": 99, "second_moments": {name: v[:1] for name, v in state["second_moments"].items()}}
+    with pytest.raises(
+        UsageError, match=r"moments belong to another model: weight_ih_l0 is \[32, 6\], and .* \[1, 6\]"
+    ):
+        other.load_state_dict(wrong)
+    assert other.step_count == state["step"]
     del state["second_moments"]
     other.load_state_dict(state)
     assert other.state_dict()["second_moments"] == {}
+
+
+def test_a_state_is_of_the_step_that_it_was_taken_at_and_moments_end_with_the_last_cut() -> None:
+    layer = nn.Linear(3, 2, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    pruner = Pruner(layer, optimizer, Hard(2), target=0.5, saliency="fisher")
+    taken = []
+    for _ in range(4):
+        layer.weight.grad = torch.full((2, 3), 2.0)
+        optimizer.step()
+        pruner.step()
+        taken.append(pruner.state_dict())
+    largest = [state["second_moments"]["weight"].max().item() for state in taken]
+    assert largest == pytest.approx([0.004, 0.007996, 0.007996, 0.007996])
+    other = Pruner(layer, optimizer, Hard(2), target=0.5, selection=Selection(scope="model"))
+    other.load_state_dict(pruner.state_dict())
+    assert other.state_dict()["second_moments"] == {}, "magnitude reads none"
 
 
 def test_revived_weights_have_moments_of_their_own_gradients() -> None:
